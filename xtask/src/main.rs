@@ -1,0 +1,87 @@
+//! The project's chores: `cargo xtask COMMAND`, one file per command.
+//!
+//! Standard library first: this crate is compiled before anything else on a fresh machine.
+
+mod bench;
+mod build_ebpf;
+mod ci;
+mod project;
+mod root;
+mod run;
+mod shell;
+mod strip;
+mod test;
+mod tidy;
+
+use std::{env, process::ExitCode};
+
+use anyhow::{Result, bail};
+
+/// What `cargo xtask help` prints.
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  run [-- ARGS]          build the agent and watch the interface of the default route, as root;
+                         ARGS replace `--iface NAME`, for instance: -- --iface eth1 --window 32
+  test [-- ARGS]         every test, those on the real kernel as root; ARGS go to the test programs,
+                         for instance: -- --test-threads 1 live_tcp
+  bench [-- ARGS]        the bench, as root
+  build-ebpf [--check]   rebuild the kernel program; --check: compare it with the committed one
+  ci                     format, lints, kernel program, docs, tidy
+  tidy                   rules no compiler knows: line ends, file sizes, documents
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the command that the arguments name.
+fn dispatch(args: &[String]) -> Result<()> {
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", args),
+    };
+    match command {
+        "bench" => bench::bench(after_dashes(command, rest)?),
+        "build-ebpf" => match rest {
+            [] => build_ebpf::build(),
+            [flag] if flag == "--check" => build_ebpf::check(),
+            _ => bail!("`build-ebpf` takes nothing or `--check`"),
+        },
+        "ci" => no_arguments(command, rest).and_then(|()| ci::ci()),
+        "run" => run::run(after_dashes(command, rest)?),
+        "test" => test::test(after_dashes(command, rest)?),
+        "tidy" => no_arguments(command, rest).and_then(|()| tidy::tidy()),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        unknown => bail!("there is no command `{unknown}`; `cargo xtask help` lists them"),
+    }
+}
+
+/// What follows `--`, for commands that pass arguments on.
+fn after_dashes<'a>(command: &str, args: &'a [String]) -> Result<&'a [String]> {
+    match args.split_first() {
+        None => Ok(&[]),
+        Some((dashes, rest)) if dashes == "--" => Ok(rest),
+        Some((other, _)) => {
+            bail!("`{command}` passes on what follows `--`: … {command} -- {other}")
+        }
+    }
+}
+
+/// Refuses arguments, for commands that have none.
+fn no_arguments(command: &str, args: &[String]) -> Result<()> {
+    match args {
+        [] => Ok(()),
+        _ => bail!("`{command}` takes no arguments"),
+    }
+}

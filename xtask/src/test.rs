@@ -1,0 +1,23 @@
+//! `test`: every test there is; the README's command.
+
+use anyhow::Result;
+
+use crate::{build_ebpf, project, root, shell};
+
+/// The package whose tests load programs into the kernel and make network namespaces.
+const KERNEL_TESTS: &str = "feature-agent-tests";
+
+/// Runs every test, those on the real kernel as root, and passes the arguments to each program.
+pub(crate) fn test(args: &[String]) -> Result<()> {
+    root::need("ip", "iproute2")?;
+    let mut ordinary = project::cargo()?;
+    ordinary.args(["test", "--no-fail-fast", "--workspace"]);
+    ordinary.args(["--exclude", build_ebpf::PACKAGE, "--exclude", KERNEL_TESTS]);
+    let mut kernel = project::cargo()?;
+    kernel.args(["test", "--no-fail-fast", "--package", KERNEL_TESTS]);
+    root::run_programs_of(&mut kernel, "testing on the real kernel")?;
+    // Both, whatever the first says: one failure should not hide another.
+    let first = shell::run(ordinary.arg("--").args(args));
+    let second = shell::run(kernel.arg("--").args(args));
+    first.and(second)
+}
