@@ -5,6 +5,7 @@
 mod bench;
 mod build_ebpf;
 mod ci;
+mod demo;
 mod project;
 mod root;
 mod run;
@@ -23,6 +24,8 @@ cargo xtask COMMAND
 
   run [-- ARGS]          build the agent and watch the interface of the default route, as root;
                          ARGS replace `--iface NAME`, for instance: -- --iface eth1 --window 32
+  demo [-- ARGS]         15 s of real traffic between two network namespaces, and the agent on it;
+                         ARGS go to the agent, for instance: -- --window 16 --shape array
   test [-- ARGS]         every test, those on the real kernel as root; ARGS go to the test programs,
                          for instance: -- --test-threads 1 live_tcp
   bench [-- ARGS]        the bench, as root
@@ -56,6 +59,10 @@ fn dispatch(args: &[String]) -> Result<()> {
             _ => bail!("`build-ebpf` takes nothing or `--check`"),
         },
         "ci" => no_arguments(command, rest).and_then(|()| ci::ci()),
+        "demo" => demo::demo(after_dashes(command, rest)?),
+        "demo-client" => demo::client(rest),
+        "demo-server" => demo::server(),
+        "demo-stage" => demo::stage(rest),
         "run" => run::run(after_dashes(command, rest)?),
         "test" => test::test(after_dashes(command, rest)?),
         "tidy" => no_arguments(command, rest).and_then(|()| tidy::tidy()),
