@@ -1,0 +1,106 @@
+//! Whose vector it is, when and why.
+
+use super::{
+    CommunityId, Field,
+    Group::Envelope,
+    Type::{Bool, Float, Integer, Text},
+    Value, Vector,
+};
+
+const fn field(
+    name: &'static str,
+    kind: super::Type,
+    unit: &'static str,
+    formula: &'static str,
+    null: &'static str,
+    value: for<'a> fn(&Vector<'a>) -> Value<'a>,
+) -> Field {
+    Field { name, group: Envelope, kind, unit, formula, null, value }
+}
+
+const NO_PORTS: &str = "protocol without ports";
+const NO_VLAN: &str = "no such tag";
+
+/// The envelope's fields.
+pub(super) const FIELDS: &[Field] = &[
+    field("schema", Text, "", "version, and a hash over every field's definition", "", |v| {
+        Value::Text(v.schema.as_str())
+    }),
+    field("ts", Float, "s", "unix time of the flow's last packet, six decimals", "", |v| {
+        let micros = v.record.summary.last_us as i64;
+        Value::UnixMicros(micros.saturating_add(v.epoch_offset_us))
+    }),
+    field("iface", Text, "", "interface", "", |v| Value::Text(v.iface)),
+    field("hook", Text, "", "where packets are seen: tc", "", |v| {
+        Value::Text(v.record.hook().name())
+    }),
+    field("community_id", Text, "", "Community ID version 1, seed 0", "", |v| {
+        Value::CommunityId(CommunityId::of(&v.record.key))
+    }),
+    field("proto", Integer, "", "IP protocol number", "", |v| {
+        Value::Integer(v.record.key.proto.into())
+    }),
+    field("src", Text, "", "address of the initiator", "", |v| address(v, true)),
+    field("sport", Integer, "", "its port; ICMP: type, as Community ID has it", NO_PORTS, |v| {
+        port(v, true)
+    }),
+    field("dst", Text, "", "address of the other end", "", |v| address(v, false)),
+    field(
+        "dport",
+        Integer,
+        "",
+        "its port; ICMP: answering type, else code, as Community ID has it",
+        NO_PORTS,
+        |v| port(v, false),
+    ),
+    field("vlan", Integer, "", "outermost VLAN id", NO_VLAN, |v| vlan(v.record.key.vlan)),
+    field("vlan_inner", Integer, "", "second VLAN id", NO_VLAN, |v| vlan(v.record.key.vlan_inner)),
+    field(
+        "reason",
+        Text,
+        "",
+        "why now: stride, interval, fin, rst, idle, active, evict, stop",
+        "",
+        |v| Value::Text(v.record.reason().name()),
+    ),
+    field("seq", Integer, "", "vectors of this flow before this one", "", |v| {
+        Value::Integer(v.record.summary.seq.into())
+    }),
+    field(
+        "direction_by",
+        Text,
+        "",
+        "what told the initiator: syn (its sender), synack (its receiver), first (packet seen)",
+        "",
+        |v| Value::Text(v.record.direction_by().name()),
+    ),
+    field("midstream", Bool, "", "a TCP flow first seen without its SYN", "", |v| {
+        Value::Bool(v.record.summary.midstream != 0)
+    }),
+    field("missed", Integer, "", "vectors of this flow delayed by a full ring", "", |v| {
+        Value::Integer(v.record.summary.missed.into())
+    }),
+];
+
+fn is_b(vector: &Vector<'_>, initiator: bool) -> bool {
+    (vector.record.summary.initiator_is_b != 0) == initiator
+}
+
+fn address<'a>(vector: &Vector<'a>, initiator: bool) -> Value<'a> {
+    let key = &vector.record.key;
+    let address = if is_b(vector, initiator) { &key.b } else { &key.a };
+    Value::Address(address.ip(key.family()))
+}
+
+fn port<'a>(vector: &Vector<'a>, initiator: bool) -> Value<'a> {
+    let key = &vector.record.key;
+    if !key.has_ports() {
+        return Value::Null;
+    }
+    let port = if is_b(vector, initiator) { key.port_b } else { key.port_a };
+    Value::Integer(port.into())
+}
+
+fn vlan<'a>(id: u16) -> Value<'a> {
+    if id == 0 { Value::Null } else { Value::Integer(id.into()) }
+}

@@ -1,0 +1,111 @@
+//! Names, nulls and values of the fields; the oracle of the tests crate holds the arithmetic.
+
+use std::{collections::HashSet, net::IpAddr, vec::Vec};
+
+use bytemuck::Zeroable;
+
+use super::*;
+use crate::{
+    key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped},
+    record::Reason,
+};
+
+fn key(src: &str, sport: u16, dst: &str, dport: u16, proto: u8) -> FlowKey {
+    let address = |text: &str| match text.parse().unwrap() {
+        IpAddr::V4(ip) => Address::v4(ip.octets()),
+        IpAddr::V6(ip) => Address::v6(ip.octets()),
+    };
+    let src = Endpoint { address: address(src), port: sport };
+    let dst = Endpoint { address: address(dst), port: dport };
+    let (a, b) = if is_swapped(proto, &src, &dst) { (dst, src) } else { (src, dst) };
+    FlowKey {
+        a: a.address,
+        b: b.address,
+        port_a: a.port,
+        port_b: b.port,
+        proto,
+        version: if src.address.octets()[..10] == [0; 10] { 4 } else { 6 },
+        ..FlowKey::zeroed()
+    }
+}
+
+/// The baseline values that the specification publishes.
+#[test]
+fn community_ids_are_the_published_ones() {
+    let cases = [
+        ("128.232.110.120", 34855, "66.35.250.204", 80, 6, "1:LQU9qZlK+B5F3KDmev6m5PMibrg="),
+        ("66.35.250.204", 80, "128.232.110.120", 34855, 6, "1:LQU9qZlK+B5F3KDmev6m5PMibrg="),
+        ("192.168.1.52", 54585, "8.8.8.8", 53, 17, "1:d/FP5EW3wiY1vCndhwleRRKHowQ="),
+        ("192.168.170.8", 7, "192.168.170.56", 80, 132, "1:jQgCxbku+pNGw8WPbEc/TS/uTpQ="),
+    ];
+    for (src, sport, dst, dport, proto, id) in cases {
+        assert_eq!(CommunityId::of(&key(src, sport, dst, dport, proto)).as_str(), id);
+    }
+}
+
+#[test]
+fn an_icmp_echo_and_its_reply_are_one_flow() {
+    let (request, reply) = (icmp_ports(1, 8, 0), icmp_ports(1, 0, 0));
+    let there = key("192.168.0.89", request.0, "192.168.0.1", request.1, 1);
+    let back = key("192.168.0.1", reply.0, "192.168.0.89", reply.1, 1);
+    assert_eq!(there, back);
+    assert_eq!(CommunityId::of(&there).as_str(), "1:X0snYXpgwiv9TZtqg64sgzUn6Dk=");
+    // An unreachable message is answered by none: its ends keep their order.
+    let (kind, code) = icmp_ports(1, 3, 1);
+    assert_ne!(
+        key("192.168.0.89", kind, "192.168.0.1", code, 1),
+        key("192.168.0.1", kind, "192.168.0.89", code, 1)
+    );
+}
+
+#[test]
+fn names_are_unique_and_definitions_complete() {
+    let mut seen = HashSet::new();
+    for field in fields() {
+        assert!(seen.insert(field.name), "{} stands twice", field.name);
+        assert!(!field.formula.is_empty(), "{} is not explained", field.name);
+    }
+}
+
+#[test]
+fn the_schema_has_a_name_of_its_own() {
+    let id = schema_id();
+    let (version, hash) = id.as_str().split_once(':').unwrap();
+    assert_eq!(version, SCHEMA_VERSION);
+    assert_eq!(hash.len(), 8);
+    assert!(hash.chars().all(|c| c.is_ascii_hexdigit()));
+}
+
+/// Whatever integers stand in a record that decodes, no value is NaN or infinite, and a null is a
+/// documented one.
+#[test]
+fn every_value_is_finite_or_a_documented_null() {
+    let mut record = Record::zeroed();
+    record.key.version = 4;
+    record.reason = Reason::Stop as u8;
+    record.sums.packets = [1, 0];
+    let one = record;
+    record.sums.packets = [32, 32];
+    record.sums.len_sum = [32 * 1_048_575; 2];
+    record.sums.len_sq_sum = [32 * 1_048_575 * 1_048_575; 2];
+    record.sums.iat_sum = 63 * ((1 << 28) - 1);
+    record.sums.iat_sq_sum = 63 * ((1 << 28) - 1) * ((1 << 28) - 1);
+    for record in [one, record] {
+        let schema = schema_id();
+        let vector = Vector { record: &record, iface: "x", epoch_offset_us: 0, schema: &schema };
+        let nulls: Vec<&str> = fields()
+            .filter_map(|field| match (field.value)(&vector) {
+                Value::Float(value) => {
+                    assert!(value.is_finite() && value >= 0.0, "{} {value}", field.name);
+                    None
+                }
+                Value::Null => {
+                    assert!(!field.null.is_empty(), "{} is null without a rule", field.name);
+                    Some(field.name)
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(nulls.iter().any(|&name| name == "win_iat_mean_us"), record == one);
+    }
+}

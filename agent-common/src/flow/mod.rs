@@ -1,0 +1,397 @@
+//! A flow: its totals, its window, and the rules by which it speaks and ends.
+//!
+//! The kernel calls this under the entry's lock, so nothing here may become a function call: all is
+//! inlined, and structures are written field by field.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    config::{LINGER_US, Thresholds},
+    parse::Headers,
+    record::{DirectionBy, Hook, Reason, Record},
+    segments::{Segments, tcp},
+    sweep::SweepRequest,
+    window::Window,
+};
+
+/// `init_window` of a direction that has none.
+pub const NO_WINDOW: u32 = u32::MAX;
+
+/// What one direction of a flow has carried since the flow began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Totals {
+    /// Wire packets.
+    pub packets: u64,
+    /// Σ IP length, in bytes.
+    pub bytes: u64,
+    /// Σ bytes above the transport header.
+    pub payload_bytes: u64,
+    /// Packets by TCP flag, in the order of [`tcp::NAMES`].
+    pub flags: [u64; 8],
+    /// TCP window field of the first packet, unscaled; [`NO_WINDOW`] if there is none.
+    pub init_window: u32,
+    /// Smallest TTL or hop limit; 0 before the first packet.
+    pub ttl_min: u8,
+    /// Largest TTL or hop limit; 0 before the first packet.
+    pub ttl_max: u8,
+    /// Zero.
+    pub padding: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Totals>() == 96);
+
+/// What a vector says of the flow beside its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Summary {
+    /// Time of the first packet, in µs of the kernel's boot clock (or of the capture).
+    pub first_us: u64,
+    /// Time of the last packet.
+    pub last_us: u64,
+    /// Totals by direction: fwd, bwd.
+    pub totals: [Totals; 2],
+    /// Vectors emitted before this one.
+    pub seq: u32,
+    /// Vectors that had to wait for room in the ring.
+    pub missed: u32,
+    /// 1 if the initiator is end `b` of the key.
+    pub initiator_is_b: u8,
+    /// A [`DirectionBy`].
+    pub direction_by: u8,
+    /// 1 for a TCP flow whose first packet had no SYN.
+    pub midstream: u8,
+    /// A [`Hook`].
+    pub hook: u8,
+    /// Zero.
+    pub padding: u32,
+}
+
+const _: () = assert!(size_of::<Summary>() == 224);
+
+/// A flow's whole state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Flow {
+    /// What its vectors say.
+    pub summary: Summary,
+    /// When its last vector was emitted; before the first one, its first packet's time.
+    vector_us: u64,
+    /// Since when [`crate::config::Config::active_timeout_us`] runs.
+    active_us: u64,
+    /// Wire packets in no vector yet.
+    pending: u32,
+    /// A [`Reason`] that waits to be emitted, 0 for none: FIN and RST are not forgotten when the ring is full.
+    due: u8,
+    /// [`FIN_FWD`], [`FIN_BWD`], [`RESET`].
+    closed: u8,
+    /// 1 while a vector waits for room in the ring.
+    delayed: u8,
+    padding: u8,
+    /// Its sliding window.
+    pub window: Window,
+}
+
+const _: () = assert!(size_of::<Flow>() == 224 + 24 + 656);
+
+const FIN_FWD: u8 = 1;
+const FIN_BWD: u8 = 2;
+const RESET: u8 = 4;
+
+/// A packet as a flow sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Time in µs.
+    pub now_us: u64,
+    /// The wire packets.
+    pub segments: Segments,
+    /// TCP window field.
+    pub tcp_window: u16,
+    /// TCP flags.
+    pub tcp_flags: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Whether the sender is end `b` of the key.
+    pub from_b: bool,
+    /// Whether the flow is TCP.
+    pub is_tcp: bool,
+}
+
+impl Arrival {
+    /// The packet of these headers, from end `b` or not, at a time in µs.
+    #[inline(always)]
+    pub fn new(headers: &Headers, from_b: bool, now_us: u64) -> Self {
+        Self {
+            now_us,
+            segments: headers.segments,
+            tcp_window: headers.tcp_window,
+            tcp_flags: headers.tcp_flags,
+            ttl: headers.ttl,
+            from_b,
+            is_tcp: headers.is_tcp(),
+        }
+    }
+}
+
+/// What a packet did to its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Taken; no vector is due.
+    Quiet,
+    /// Taken; a vector is due.
+    Due(Reason),
+    /// Not taken: the flow had ended before, with packets in no vector yet. Emit its last vector with this
+    /// reason, then [`Flow::begin`] and [`Flow::take`].
+    Ended(Reason),
+}
+
+/// What a sweep has to do with a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepAction {
+    /// Nothing.
+    Keep,
+    /// Emit a vector.
+    Emit(Reason),
+    /// Emit a vector, if there is a reason, and delete the entry.
+    End(Option<Reason>),
+}
+
+impl Flow {
+    /// Makes this the state of a flow that begins with `arrival`, which is still to be taken.
+    #[inline(always)]
+    pub fn begin(&mut self, arrival: &Arrival) {
+        let opening = arrival.tcp_flags & (tcp::SYN | tcp::ACK);
+        let (initiator_is_b, direction_by) = if !arrival.is_tcp || opening & tcp::SYN == 0 {
+            (arrival.from_b, DirectionBy::First)
+        } else if opening & tcp::ACK == 0 {
+            (arrival.from_b, DirectionBy::Syn)
+        } else {
+            (!arrival.from_b, DirectionBy::SynAck)
+        };
+        let Self { summary, vector_us, active_us, pending, due, closed, delayed, padding, window } =
+            self;
+        let totals = Totals {
+            packets: 0,
+            bytes: 0,
+            payload_bytes: 0,
+            flags: [0; 8],
+            init_window: NO_WINDOW,
+            ttl_min: 0,
+            ttl_max: 0,
+            padding: [0; 2],
+        };
+        *summary = Summary {
+            first_us: arrival.now_us,
+            last_us: arrival.now_us,
+            totals: [totals; 2],
+            seq: 0,
+            missed: 0,
+            initiator_is_b: u8::from(initiator_is_b),
+            direction_by: direction_by as u8,
+            midstream: u8::from(arrival.is_tcp && opening & tcp::SYN == 0),
+            hook: Hook::Tc as u8,
+            padding: 0,
+        };
+        *vector_us = arrival.now_us;
+        *active_us = arrival.now_us;
+        *pending = 0;
+        *due = 0;
+        *closed = 0;
+        *delayed = 0;
+        *padding = 0;
+        window.clear();
+    }
+
+    /// A packet of this flow, or of the next one with the same key.
+    #[inline(always)]
+    pub fn on_packet<T: Thresholds>(&mut self, arrival: &Arrival, thresholds: &T) -> Outcome {
+        if let Some(reason) = self.ended(arrival, thresholds) {
+            if self.pending > 0 {
+                return Outcome::Ended(reason);
+            }
+            self.begin(arrival);
+        }
+        match self.take(arrival, thresholds) {
+            Some(reason) => Outcome::Due(reason),
+            None => Outcome::Quiet,
+        }
+    }
+
+    /// Why the flow had ended before this packet, which then begins another: it was silent for the idle
+    /// time-out, or it was closed and this is a SYN.
+    #[inline(always)]
+    pub fn ended<T: Thresholds>(&self, arrival: &Arrival, thresholds: &T) -> Option<Reason> {
+        if arrival.now_us.saturating_sub(self.summary.last_us) >= thresholds.idle_timeout_us() {
+            return Some(Reason::Idle);
+        }
+        let opens = arrival.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        if opens { self.close_reason() } else { None }
+    }
+
+    /// Accounts a packet, whatever came before; returns the reason of a vector that is due.
+    #[inline(always)]
+    pub fn take<T: Thresholds>(&mut self, arrival: &Arrival, thresholds: &T) -> Option<Reason> {
+        let last_us = self.summary.last_us;
+        // Two CPUs may take the time in one order and the lock in the other.
+        let now_us = if arrival.now_us < last_us { last_us } else { arrival.now_us };
+        let direction = usize::from(u8::from(arrival.from_b) ^ self.summary.initiator_is_b) & 1;
+
+        self.summary.last_us = now_us;
+        self.summary.totals[direction].add(arrival);
+        self.window.push_segments(
+            thresholds.window(),
+            &arrival.segments,
+            now_us - last_us,
+            arrival.tcp_flags,
+            direction,
+        );
+        self.pending = self.pending.saturating_add(arrival.segments.count);
+        if arrival.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
+            self.close(arrival.tcp_flags, direction);
+        }
+        self.due(now_us, thresholds)
+    }
+
+    /// Whether `arrival` was timed before the flow's last packet.
+    #[inline(always)]
+    pub fn is_after(&self, arrival: &Arrival) -> bool {
+        self.summary.last_us > arrival.now_us
+    }
+
+    /// Makes a vector at `now_us` and counts it as emitted. The record's key is left to the caller.
+    #[inline(always)]
+    pub fn emit(&mut self, reason: Reason, now_us: u64, capacity: u32, record: &mut Record) {
+        record.summary = self.summary;
+        record.sums = self.window.sums;
+        record.extrema = self.window.extrema(capacity);
+        record.reason = reason as u8;
+        record.padding = [0; 7];
+        self.summary.seq += 1;
+        self.vector_us = now_us;
+        self.pending = 0;
+        self.due = 0;
+        self.delayed = 0;
+        if matches!(reason, Reason::Active) {
+            self.active_us = now_us;
+        }
+    }
+
+    /// Notes that a vector found no room in the ring: it stays due.
+    #[inline(always)]
+    pub fn delay(&mut self) {
+        if self.delayed == 0 {
+            self.delayed = 1;
+            self.summary.missed += 1;
+        }
+    }
+
+    /// Why a vector is due now, if one is.
+    #[inline(always)]
+    pub fn due<T: Thresholds>(&self, now_us: u64, thresholds: &T) -> Option<Reason> {
+        if self.due != 0 {
+            return Some(if self.due == Reason::Rst as u8 { Reason::Rst } else { Reason::Fin });
+        }
+        if self.pending == 0 {
+            return None;
+        }
+        let since = now_us.saturating_sub(self.vector_us);
+        let gap_passed = self.summary.seq == 0 || since >= thresholds.min_gap_us();
+        if self.pending >= thresholds.stride() && gap_passed {
+            Some(Reason::Stride)
+        } else if since >= thresholds.interval_us() {
+            Some(Reason::Interval)
+        } else {
+            None
+        }
+    }
+
+    /// What a sweep has to do.
+    #[inline(always)]
+    pub fn on_sweep<T: Thresholds>(&self, request: &SweepRequest, thresholds: &T) -> SweepAction {
+        if request.stop != 0 {
+            return SweepAction::End(Some(Reason::Stop));
+        }
+        let now_us = request.now_us;
+        let silent = now_us.saturating_sub(self.summary.last_us);
+        let close_reason = self.close_reason();
+        let end = if silent >= LINGER_US && close_reason.is_some() {
+            close_reason
+        } else if silent >= thresholds.idle_timeout_us() {
+            Some(Reason::Idle)
+        } else if silent >= request.evict_after_us {
+            Some(Reason::Evict)
+        } else {
+            None
+        };
+        if let Some(reason) = end {
+            return SweepAction::End(if self.pending > 0 { Some(reason) } else { None });
+        }
+        if let Some(reason) = self.due(now_us, thresholds) {
+            return SweepAction::Emit(reason);
+        }
+        if now_us.saturating_sub(self.active_us) >= thresholds.active_timeout_us() {
+            return SweepAction::Emit(Reason::Active);
+        }
+        SweepAction::Keep
+    }
+
+    /// By what the flow is closed: an RST, or a FIN in both directions.
+    #[inline(always)]
+    fn close_reason(&self) -> Option<Reason> {
+        if self.closed & RESET != 0 {
+            Some(Reason::Rst)
+        } else if self.closed == FIN_FWD | FIN_BWD {
+            Some(Reason::Fin)
+        } else {
+            None
+        }
+    }
+
+    /// Notes each direction's first FIN, and the first RST.
+    #[inline(always)]
+    fn close(&mut self, tcp_flags: u8, direction: usize) {
+        let fin = if direction == 0 { FIN_FWD } else { FIN_BWD };
+        if tcp_flags & tcp::RST != 0 {
+            if self.closed & RESET == 0 {
+                self.due = Reason::Rst as u8;
+            }
+            self.closed |= RESET;
+        } else {
+            if self.closed & (fin | RESET) == 0 {
+                self.due = Reason::Fin as u8;
+            }
+            self.closed |= fin;
+        }
+    }
+}
+
+impl Totals {
+    #[inline(always)]
+    fn add(&mut self, arrival: &Arrival) {
+        let segments = &arrival.segments;
+        if self.packets == 0 {
+            if arrival.is_tcp {
+                self.init_window = u32::from(arrival.tcp_window);
+            }
+            self.ttl_min = arrival.ttl;
+            self.ttl_max = arrival.ttl;
+        } else if arrival.ttl < self.ttl_min {
+            self.ttl_min = arrival.ttl;
+        } else if arrival.ttl > self.ttl_max {
+            self.ttl_max = arrival.ttl;
+        }
+        self.packets += u64::from(segments.count);
+        self.bytes += segments.bytes();
+        self.payload_bytes += segments.payload_bytes();
+        for bit in 0..8 {
+            if arrival.tcp_flags & 1 << bit != 0 {
+                // One header of a super-packet's keeps these, see `SegmentFlags`.
+                let single = (tcp::FIN | tcp::PSH | tcp::CWR) & 1 << bit != 0;
+                self.flags[bit] += if single { 1 } else { u64::from(segments.count) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Whose packet it is: the flow key, the same for both directions.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytemuck::{Pod, Zeroable};
+
+/// An IP address as 16 bytes in network order; IPv4 is stored IPv4-mapped (RFC 4291, 2.5.5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Address {
+    /// The bytes in memory order, as two words.
+    words: [u64; 2],
+}
+
+impl Address {
+    /// An IPv4 address, mapped.
+    #[inline(always)]
+    pub fn v4(octets: [u8; 4]) -> Self {
+        let [a, b, c, d] = octets;
+        Self { words: [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])] }
+    }
+
+    /// An IPv6 address.
+    #[inline(always)]
+    pub fn v6(octets: [u8; 16]) -> Self {
+        Self { words: bytemuck::cast(octets) }
+    }
+
+    /// The 16 bytes in network order.
+    pub fn octets(&self) -> [u8; 16] {
+        bytemuck::cast(self.words)
+    }
+
+    /// The address as people write it.
+    pub fn ip(&self, family: Family) -> IpAddr {
+        let octets = self.octets();
+        match family {
+            Family::V4 => {
+                let [.., a, b, c, d] = octets;
+                IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+            }
+            Family::V6 => IpAddr::V6(Ipv6Addr::from(octets)),
+        }
+    }
+
+    /// Whether the bytes come after those of `other`, `None` if they are the same.
+    #[inline(always)]
+    fn after(&self, other: &Self) -> Option<bool> {
+        // VERIFIER: arrays compared by PartialOrd become a memcmp call, which a spin lock forbids.
+        let (mine, theirs) = (u64::from_be(self.words[0]), u64::from_be(other.words[0]));
+        if mine != theirs {
+            return Some(mine > theirs);
+        }
+        let (mine, theirs) = (u64::from_be(self.words[1]), u64::from_be(other.words[1]));
+        (mine != theirs).then_some(mine > theirs)
+    }
+}
+
+/// IP version of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// IP protocol numbers (IANA) that the parser looks into.
+pub mod proto {
+    /// Internet Control Message Protocol.
+    pub const ICMP: u8 = 1;
+    /// Transmission Control Protocol.
+    pub const TCP: u8 = 6;
+    /// User Datagram Protocol.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// Stream Control Transmission Protocol.
+    pub const SCTP: u8 = 132;
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Address.
+    pub address: Address,
+    /// Port in host order; for ICMP what Community ID puts there; 0 where there is none.
+    pub port: u16,
+}
+
+/// {interface, VLAN ids, protocol, (address, port) pair}, the pair ordered jointly as Community ID
+/// version 1 orders it, so that both directions have one key. Numbers are in host byte order, addresses
+/// in network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Address of the lesser end.
+    pub a: Address,
+    /// Address of the greater end.
+    pub b: Address,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Port of the lesser end.
+    pub port_a: u16,
+    /// Port of the greater end.
+    pub port_b: u16,
+    /// Outermost VLAN id, 0 for none.
+    pub vlan: u16,
+    /// Second VLAN id, 0 for none.
+    pub vlan_inner: u16,
+    /// IP protocol number.
+    pub proto: u8,
+    /// 4 or 6.
+    pub version: u8,
+    /// Zero: the kernel hashes every byte.
+    pub padding: [u8; 2],
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 48);
+
+impl FlowKey {
+    /// IP version.
+    pub fn family(&self) -> Family {
+        if self.version == 4 { Family::V4 } else { Family::V6 }
+    }
+
+    /// Whether the protocol has ports, or type and code in their place.
+    pub fn has_ports(&self) -> bool {
+        has_ports(self.proto)
+    }
+
+    /// Sameness, word by word.
+    #[inline(always)]
+    pub fn same(&self, other: &Self) -> bool {
+        // VERIFIER: `==` becomes a bcmp call, which a spin lock forbids.
+        let mine: &[u64; 6] = bytemuck::cast_ref(self);
+        let theirs: &[u64; 6] = bytemuck::cast_ref(other);
+        (mine[0] ^ theirs[0])
+            | (mine[1] ^ theirs[1])
+            | (mine[2] ^ theirs[2])
+            | (mine[3] ^ theirs[3])
+            | (mine[4] ^ theirs[4])
+            | (mine[5] ^ theirs[5])
+            == 0
+    }
+}
+
+/// Whether a protocol's flows have ports, or type and code in their place.
+#[inline(always)]
+pub fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, proto::TCP | proto::UDP | proto::SCTP | proto::ICMP | proto::ICMPV6)
+}
+
+/// Whether a packet from `src` to `dst` has the ends of its key swapped, that is whether it comes from
+/// end `b`.
+#[inline(always)]
+pub fn is_swapped(protocol: u8, src: &Endpoint, dst: &Endpoint) -> bool {
+    if icmp_is_one_way(protocol, src.port) {
+        return false;
+    }
+    match src.address.after(&dst.address) {
+        Some(after) => after,
+        None => src.port > dst.port,
+    }
+}
+
+/// What Community ID version 1 puts in place of the ports of an ICMP or ICMPv6 message: its type and the
+/// type that answers it, or type and code where nothing answers.
+/// <https://github.com/corelight/community-id-spec>
+#[inline(always)]
+pub fn icmp_ports(protocol: u8, kind: u8, code: u8) -> (u16, u16) {
+    match icmp_counterpart(protocol, kind) {
+        Some(counterpart) => (kind.into(), counterpart.into()),
+        None => (kind.into(), code.into()),
+    }
+}
+
+/// Whether this is an ICMP flow that nothing answers; its ends are not ordered.
+#[inline(always)]
+fn icmp_is_one_way(protocol: u8, port: u16) -> bool {
+    matches!(protocol, proto::ICMP | proto::ICMPV6)
+        && icmp_counterpart(protocol, port as u8).is_none()
+}
+
+#[inline(always)]
+fn icmp_counterpart(protocol: u8, kind: u8) -> Option<u8> {
+    if protocol == proto::ICMP {
+        Some(match kind {
+            8 => 0,
+            0 => 8,
+            13 => 14,
+            14 => 13,
+            15 => 16,
+            16 => 15,
+            10 => 9,
+            9 => 10,
+            17 => 18,
+            18 => 17,
+            _ => return None,
+        })
+    } else {
+        Some(match kind {
+            128 => 129,
+            129 => 128,
+            133 => 134,
+            134 => 133,
+            135 => 136,
+            136 => 135,
+            130 => 131,
+            131 => 130,
+            139 => 140,
+            140 => 139,
+            144 => 145,
+            145 => 144,
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! The network layer: IPv4 with options, IPv6 with its extension headers.
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+
+use super::{Fragment, Frame, MAX_EXTENSIONS, Malformed, Reject, link::LinkLayer, source::Source};
+use crate::key::Address;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
+/// Longest IPv6 packet that its length field can say without the jumbo option.
+const MAX_PAYLOAD: u32 = 0xffff;
+
+/// What the network layer says of a packet.
+pub(super) struct IpLayer {
+    pub(super) src: Address,
+    pub(super) dst: Address,
+    pub(super) version: u8,
+    /// Protocol behind the extension headers.
+    pub(super) proto: u8,
+    pub(super) ttl: u8,
+    pub(super) fragment: Fragment,
+    /// Length of the packet, all segments of a super-packet together.
+    pub(super) len: u32,
+    /// Bytes from the IP header to the transport header.
+    pub(super) header_len: u32,
+    /// Offset of the transport header in the frame.
+    pub(super) l4_offset: u32,
+}
+
+#[inline(always)]
+pub(super) fn parse<S: Source + ?Sized>(
+    source: &S,
+    frame: &Frame,
+    link: &LinkLayer,
+) -> Result<IpLayer, Reject> {
+    if link.version == 4 {
+        v4(source, frame, link.ip_offset)
+    } else {
+        v6(source, frame, link.ip_offset)
+    }
+    .map_err(Reject::Malformed)
+}
+
+#[inline(always)]
+fn v4<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer, Malformed> {
+    let header: Ipv4Hdr = source.load(at).ok_or(Malformed::TruncatedIp)?;
+    if header.vihl >> 4 != 4 {
+        return Err(Malformed::BadIpVersion);
+    }
+    let header_len = u32::from(header.vihl & 0xf) * 4;
+    if header_len < Ipv4Hdr::LEN as u32 {
+        return Err(Malformed::BadIpHeader);
+    }
+    let total = u32::from(u16::from_be_bytes(header.tot_len));
+    // A length of 0 is what a host writes when its network card is to cut the packet (BIG TCP, or a
+    // capture taken before segmentation).
+    let len = packet_len(frame, at, total, total == 0)?;
+    if header_len > len {
+        return Err(Malformed::BadIpHeader);
+    }
+    let frags = u16::from_be_bytes(header.frags);
+    let id = u32::from(u16::from_be_bytes(header.id));
+    Ok(IpLayer {
+        src: Address::v4(header.src_addr),
+        dst: Address::v4(header.dst_addr),
+        version: 4,
+        proto: header.proto,
+        ttl: header.ttl,
+        fragment: fragment(frags & 0x1fff != 0, frags & 0x2000 != 0, id),
+        len,
+        header_len,
+        l4_offset: at + header_len,
+    })
+}
+
+#[inline(always)]
+fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer, Malformed> {
+    let header: Ipv6Hdr = source.load(at).ok_or(Malformed::TruncatedIp)?;
+    if header.vcf[0] >> 4 != 6 {
+        return Err(Malformed::BadIpVersion);
+    }
+    let fixed = Ipv6Hdr::LEN as u32;
+    let payload = u32::from(u16::from_be_bytes(header.payload_len));
+    let there = frame.wire_len.saturating_sub(at + fixed);
+    // RFC 2675 jumbograms have a length of 0 and a hop-by-hop option; BIG TCP leaves the option out.
+    let jumbo = payload == 0 && (header.next_hdr == HOP_BY_HOP || there > MAX_PAYLOAD);
+    let len = packet_len(frame, at, fixed + payload, jumbo)?;
+
+    let mut proto = header.next_hdr;
+    let mut header_len = fixed;
+    let mut place = Fragment::Whole;
+    let mut ended = false;
+    for _ in 0..=MAX_EXTENSIONS {
+        // What lies behind a later fragment's header is no header.
+        if !is_extension(proto) || matches!(place, Fragment::Later { .. }) {
+            ended = true;
+            break;
+        }
+        let extension: [u8; 8] = source.load(at + header_len).ok_or(Malformed::TruncatedIp)?;
+        let [next, length, high, low, id @ ..] = extension;
+        let length = u32::from(length);
+        header_len += match proto {
+            FRAGMENT => {
+                let field = u16::from_be_bytes([high, low]);
+                place = fragment(field & 0xfff8 != 0, field & 1 != 0, u32::from_be_bytes(id));
+                8
+            }
+            AUTHENTICATION => (length + 2) * 4,
+            _ => (length + 1) * 8,
+        };
+        if header_len > len {
+            return Err(Malformed::TruncatedIp);
+        }
+        proto = next;
+    }
+    if !ended {
+        return Err(Malformed::ExtChain);
+    }
+    Ok(IpLayer {
+        src: Address::v6(header.src_addr),
+        dst: Address::v6(header.dst_addr),
+        version: 6,
+        proto,
+        ttl: header.hop_limit,
+        fragment: place,
+        len,
+        header_len,
+        l4_offset: at + header_len,
+    })
+}
+
+/// Length of an IP packet at `at`: what its header says (`claimed`), or all there is behind a super-packet's
+/// or jumbogram's header, whose length field cannot say it.
+#[inline(always)]
+fn packet_len(frame: &Frame, at: u32, claimed: u32, jumbo: bool) -> Result<u32, Malformed> {
+    let there = frame.wire_len.saturating_sub(at);
+    if frame.gso_size > 0 || jumbo {
+        Ok(there)
+    } else if claimed > there {
+        Err(Malformed::BadIpLength)
+    } else {
+        Ok(claimed)
+    }
+}
+
+#[inline(always)]
+fn fragment(offset: bool, more: bool, id: u32) -> Fragment {
+    match (offset, more) {
+        (true, _) => Fragment::Later { id },
+        (false, true) => Fragment::First { id },
+        // An IPv6 "atomic fragment" (RFC 6946) is a whole packet.
+        (false, false) => Fragment::Whole,
+    }
+}
+
+/// The extension headers that Linux walks (`ipv6_ext_hdr`, net/ipv6/exthdrs_core.c), but 59, which ends.
+#[inline(always)]
+fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION)
+}

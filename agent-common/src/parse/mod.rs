@@ -1,0 +1,304 @@
+//! From the bytes of a frame to the headers of one IP packet.
+//!
+//! Generic over where the bytes lie ([`source::Source`]): the kernel's packet access and a host's slice
+//! run the same code. Every offset is checked against the source; nothing is trusted.
+
+mod ip;
+mod link;
+pub mod source;
+mod transport;
+
+use self::source::Source;
+use crate::{
+    key::{Address, Endpoint, FlowKey, has_ports, icmp_ports, is_swapped, proto},
+    segments::Segments,
+};
+
+/// What lies at the first byte of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// An Ethernet header (also on loopback interfaces).
+    Ethernet,
+    /// An IP header (tun, WireGuard, PPP, raw captures).
+    Ip,
+}
+
+/// What is known of a frame beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Link type.
+    pub link: Link,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Bytes on the wire, or in the socket buffer, from the first byte on; a capture may hold fewer.
+    pub wire_len: u32,
+    /// Payload bytes per segment of a super-packet, else 0.
+    pub gso_size: u32,
+    /// The VLAN tag taken out of the frame by the hardware or the kernel; 0 for none.
+    pub vlan_tci: u16,
+}
+
+/// Why a packet belongs to no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// ARP, LLC, and all else that is no IP.
+    NotIp,
+    /// Truncated or inconsistent headers.
+    Malformed(Malformed),
+}
+
+/// What is wrong with a packet's headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Malformed {
+    /// The link header, or a VLAN tag, is cut off.
+    TruncatedLink,
+    /// An IP header or extension header is cut off.
+    TruncatedIp,
+    /// The version field is not that of the link's protocol.
+    BadIpVersion,
+    /// IPv4 header length below 20 or beyond the packet.
+    BadIpHeader,
+    /// The IP length goes beyond the frame.
+    BadIpLength,
+    /// More than [`MAX_EXTENSIONS`] IPv6 extension headers.
+    ExtChain,
+    /// More than [`MAX_VLAN_TAGS`] VLAN tags.
+    VlanDepth,
+    /// The transport header is cut off.
+    TruncatedL4,
+    /// TCP data offset or UDP length impossible.
+    BadL4,
+}
+
+impl Malformed {
+    /// Every reason, in the order of the counters.
+    pub const ALL: [Self; 9] = [
+        Self::TruncatedLink,
+        Self::TruncatedIp,
+        Self::BadIpVersion,
+        Self::BadIpHeader,
+        Self::BadIpLength,
+        Self::ExtChain,
+        Self::VlanDepth,
+        Self::TruncatedL4,
+        Self::BadL4,
+    ];
+
+    /// The reason's name in counters and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TruncatedLink => "truncated_link",
+            Self::TruncatedIp => "truncated_ip",
+            Self::BadIpVersion => "bad_ip_version",
+            Self::BadIpHeader => "bad_ip_header",
+            Self::BadIpLength => "bad_ip_length",
+            Self::ExtChain => "ext_chain",
+            Self::VlanDepth => "vlan_depth",
+            Self::TruncatedL4 => "truncated_l4",
+            Self::BadL4 => "bad_l4",
+        }
+    }
+}
+
+/// Longest chain of IPv6 extension headers looked through.
+pub const MAX_EXTENSIONS: u32 = 8;
+
+/// Most VLAN tags of a frame, the one taken out of it included.
+pub const MAX_VLAN_TAGS: u32 = 2;
+
+/// A fragment's place in its datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// Not fragmented.
+    Whole,
+    /// The first fragment: holds the transport header.
+    First {
+        /// Identification field.
+        id: u32,
+    },
+    /// A later fragment: no transport header.
+    Later {
+        /// Identification field.
+        id: u32,
+    },
+}
+
+/// The headers of one packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers {
+    /// Sender.
+    pub src: Endpoint,
+    /// Receiver.
+    pub dst: Endpoint,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Outermost VLAN id, 0 for none.
+    pub vlan: u16,
+    /// Second VLAN id, 0 for none.
+    pub vlan_inner: u16,
+    /// IP protocol number behind the extension headers.
+    pub proto: u8,
+    /// 4 or 6.
+    pub version: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TCP flags, 0 for other protocols.
+    pub tcp_flags: u8,
+    /// TCP window field, 0 for other protocols.
+    pub tcp_window: u16,
+    /// Place in a fragmented datagram.
+    pub fragment: Fragment,
+    /// The wire packets.
+    pub segments: Segments,
+}
+
+/// Which datagram a fragment belongs to (RFC 791, RFC 8200 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Sender.
+    pub src: Address,
+    /// Receiver.
+    pub dst: Address,
+    /// Identification field.
+    pub id: u32,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Outermost VLAN id.
+    pub vlan: u16,
+    /// Second VLAN id.
+    pub vlan_inner: u16,
+    /// IP protocol number.
+    pub proto: u8,
+    /// 4 or 6.
+    pub version: u8,
+    /// Zero.
+    pub padding: [u8; 2],
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 48);
+
+/// What the first fragment of a datagram told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct FragmentPorts {
+    /// When the first fragment passed, in µs.
+    pub seen_us: u64,
+    /// Source port.
+    pub src: u16,
+    /// Destination port.
+    pub dst: u16,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// How long the first fragment's ports hold for later ones, in µs: Linux gives up reassembly after as long
+/// (`IP_FRAG_TIME`), and identification fields come around again.
+pub const FRAGMENT_LIFETIME_US: u64 = 30_000_000;
+
+/// Where the ports of first fragments are remembered: a small LRU map.
+pub trait FragmentTable {
+    /// Remembers the ports of a first fragment.
+    fn remember(&self, key: &FragmentKey, ports: &FragmentPorts);
+    /// The ports of the first fragment of a datagram, if it was seen.
+    fn recall(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+}
+
+/// The headers of the packet in a frame.
+#[inline(always)]
+pub fn parse<S: Source + ?Sized>(source: &S, frame: &Frame) -> Result<Headers, Reject> {
+    let link = link::parse(source, frame)?;
+    let ip = ip::parse(source, frame, &link)?;
+    let l4 = transport::parse(source, frame, &ip)?;
+    Ok(Headers {
+        src: Endpoint { address: ip.src, port: l4.src_port },
+        dst: Endpoint { address: ip.dst, port: l4.dst_port },
+        ifindex: frame.ifindex,
+        vlan: link.vlan,
+        vlan_inner: link.vlan_inner,
+        proto: ip.proto,
+        version: ip.version,
+        ttl: ip.ttl,
+        tcp_flags: l4.tcp_flags,
+        tcp_window: l4.tcp_window,
+        fragment: ip.fragment,
+        segments: Segments::new(ip.len, ip.header_len + l4.header_len, frame.gso_size),
+    })
+}
+
+impl Headers {
+    /// Gives a later fragment the ports of its datagram's first, and remembers those of a first. False for
+    /// a later fragment whose first was not seen: it belongs to the flow without ports.
+    #[inline(always)]
+    pub fn join_fragments<F: FragmentTable>(&mut self, table: &F, now_us: u64) -> bool {
+        if !has_ports(self.proto) {
+            return true;
+        }
+        match self.fragment {
+            Fragment::Whole => true,
+            Fragment::First { id } => {
+                let ports = FragmentPorts {
+                    seen_us: now_us,
+                    src: self.src.port,
+                    dst: self.dst.port,
+                    padding: 0,
+                };
+                table.remember(&self.fragment_key(id), &ports);
+                true
+            }
+            Fragment::Later { id } => match table.recall(&self.fragment_key(id)) {
+                Some(ports) if now_us.saturating_sub(ports.seen_us) < FRAGMENT_LIFETIME_US => {
+                    self.src.port = ports.src;
+                    self.dst.port = ports.dst;
+                    true
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// The flow's key, and whether the packet comes from its end `b`.
+    #[inline(always)]
+    pub fn key(&self) -> (FlowKey, bool) {
+        let swapped = is_swapped(self.proto, &self.src, &self.dst);
+        let (a, b) = if swapped { (&self.dst, &self.src) } else { (&self.src, &self.dst) };
+        let key = FlowKey {
+            a: a.address,
+            b: b.address,
+            ifindex: self.ifindex,
+            port_a: a.port,
+            port_b: b.port,
+            vlan: self.vlan,
+            vlan_inner: self.vlan_inner,
+            proto: self.proto,
+            version: self.version,
+            padding: [0; 2],
+        };
+        (key, swapped)
+    }
+
+    /// Whether the protocol is TCP.
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        self.proto == proto::TCP
+    }
+
+    #[inline(always)]
+    fn fragment_key(&self, id: u32) -> FragmentKey {
+        FragmentKey {
+            src: self.src.address,
+            dst: self.dst.address,
+            id,
+            ifindex: self.ifindex,
+            vlan: self.vlan,
+            vlan_inner: self.vlan_inner,
+            proto: self.proto,
+            version: self.version,
+            padding: [0; 2],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
