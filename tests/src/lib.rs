@@ -1,0 +1,17 @@
+//! Tests of feature-agent on the real kernel.
+//!
+//! The library holds the harness: an independent oracle, network namespaces, a packet capture, frame
+//! injection, real traffic, and a runner for the built binary. The test targets under `tests/` use it.
+
+pub mod capture;
+pub mod compare;
+pub mod craft;
+pub mod frame;
+pub mod generate;
+pub mod inject;
+pub mod lines;
+pub mod netns;
+pub mod oracle;
+pub mod pcap;
+pub mod random;
+pub mod sys;
