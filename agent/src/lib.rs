@@ -1,1 +1,15 @@
-//! The daemon.
+//! The daemon: loads the kernel program, attaches it to interfaces, and turns its records into lines.
+//!
+//! ```text
+//! cli → settings → daemon ─┬─ bpf        load, attach, sweep, ring: the only user of aya
+//!                          ├─ watch      links that come and go
+//!                          ├─ line       record → JSON
+//!                          └─ sink       lines → a file, by a thread of its own
+//! ```
+
+// The kernel side joins here: `pub mod bpf;`
+pub mod cli;
+pub mod interface;
+pub mod line;
+mod netlink;
+pub mod settings;

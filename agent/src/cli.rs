@@ -1,0 +1,275 @@
+//! The command line.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    line::Shape,
+    settings::{AttachMode, Direction, Latency, Options, Output},
+};
+
+/// Computes machine-learning features of network flows inside the Linux kernel.
+///
+/// Attaches to network interfaces, keeps an exact sliding window over the last packets of every flow in
+/// the kernel, and writes one JSON object per line for each vector of features. It never changes, delays
+/// or drops a packet. Ctrl-C or SIGTERM ends it: every flow writes a last vector, and standard error says
+/// where each packet went.
+#[derive(Debug, Parser)]
+#[command(
+    name = "feature-agent",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  \
+        sudo feature-agent --iface eth0 | your-model\n  \
+        sudo feature-agent --iface eth0 --iface wg0 --output vectors.jsonl\n  \
+        feature-agent schema\n\n\
+        Durations: 250ms, 1s, 5m. Sizes: 512KiB, 8MiB."
+)]
+pub struct Cli {
+    /// What to do, if not the main job.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The main job's options.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// How much is said on standard error.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+}
+
+/// All but the main job.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Print every field of a vector: name, type, unit, formula, and when it is null
+    Schema(SchemaArgs),
+}
+
+/// Options of `schema`.
+#[derive(Args, Clone, Debug)]
+pub struct SchemaArgs {
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t)]
+    pub format: SchemaFormat,
+}
+
+/// How a schema is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SchemaFormat {
+    /// A table for people
+    #[default]
+    Table,
+    /// One JSON object for programs
+    Json,
+}
+
+/// How much is said on standard error.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Verbosity {
+    /// Say more: -v debug messages, -vv also why the kernel program rejects packets
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// Options of the main job.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Interface to watch; repeat it for several. One that disappears is watched again when it is back
+    #[arg(long = "iface", value_name = "NAME", required = true, help_heading = "Traffic")]
+    pub interfaces: Vec<String>,
+
+    /// Which packets are seen. With one side only, flows have no packets in the other direction. A loopback
+    /// interface is always watched on one side: each of its packets passes both
+    #[arg(long, value_enum, default_value_t, help_heading = "Traffic")]
+    pub direction: Direction,
+
+    /// How programs are attached to an interface
+    #[arg(long, value_enum, default_value_t, help_heading = "Traffic")]
+    pub attach: AttachMode,
+
+    /// Packets in a flow's sliding window, both directions together: 2 to 64
+    #[arg(long, value_name = "PACKETS", default_value_t = 64, help_heading = "Vectors")]
+    pub window: u32,
+
+    /// A flow writes a vector every so many packets, but see --min-gap
+    #[arg(long, value_name = "PACKETS", default_value_t = 64, help_heading = "Vectors")]
+    pub stride: u32,
+
+    /// Least time between two vectors that --stride asks of a flow
+    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "100ms", help_heading = "Vectors")]
+    pub min_gap: Duration,
+
+    /// Longest time that a packet waits for a vector that contains it, plus one --poll
+    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "1s", help_heading = "Vectors")]
+    pub interval: Duration,
+
+    /// Time between two sweeps over the flow table, which let silent flows speak and end
+    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "250ms", help_heading = "Flows")]
+    pub poll: Duration,
+
+    /// A flow that is silent for this long has ended
+    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "15s", help_heading = "Flows")]
+    pub idle_timeout: Duration,
+
+    /// A flow that goes on writes a vector with reason `active` every so often
+    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "5m", help_heading = "Flows")]
+    pub active_timeout: Duration,
+
+    /// Flows at one time, at about 1 KiB of kernel memory each, taken at start. Over 80 % full, the longest
+    /// silent flows end early; packets that find no place are counted
+    #[arg(long, value_name = "FLOWS", default_value_t = 65_536, help_heading = "Flows")]
+    pub max_flows: u32,
+
+    /// Ring buffer between kernel and agent, 368 bytes a vector; rounded up to a power of two, at least
+    /// 64KiB. A full ring delays vectors, it loses none
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", help_heading = "Output")]
+    pub ring_size: ByteSize,
+
+    /// How soon vectors come out, against the CPU time that waking up costs
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub latency: Latency,
+
+    /// Shape of a line
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub shape: Shape,
+
+    /// File that lines are appended to; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "-", help_heading = "Output")]
+    pub output: String,
+}
+
+impl RunArgs {
+    /// The values, still to be checked.
+    pub fn options(self, verbosity: Verbosity) -> Options {
+        let Self {
+            interfaces,
+            direction,
+            attach,
+            window,
+            stride,
+            min_gap,
+            interval,
+            poll,
+            idle_timeout,
+            active_timeout,
+            max_flows,
+            ring_size,
+            latency,
+            shape,
+            output,
+        } = self;
+        Options {
+            interfaces,
+            direction,
+            attach,
+            window,
+            stride,
+            min_gap,
+            interval,
+            poll,
+            idle_timeout,
+            active_timeout,
+            max_flows,
+            ring_size: ring_size.as_u64(),
+            latency,
+            shape,
+            output: Output::from(output.as_str()),
+            kernel_log: verbosity.verbose >= 2,
+        }
+    }
+}
+
+/// Parses `100ms`, `1s`, `5m`, and a plain `0`.
+fn duration() -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
+    |text| {
+        humantime::parse_duration(text).map_err(|error| format!("{error} (as in 250ms, 1s or 5m)"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    use super::*;
+    use crate::settings::tests::options;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["feature-agent"].iter().chain(arguments))
+    }
+
+    fn settings(arguments: &[&str]) -> crate::settings::Settings {
+        let Cli { run, verbosity, .. } = parse(arguments).expect("arguments");
+        run.options(verbosity).check().expect("settings")
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        assert_eq!(settings(&["--iface", "eth0"]), options().check().expect("settings"));
+    }
+
+    #[test]
+    fn every_option_arrives() {
+        let given = settings(&[
+            "--iface=a",
+            "--iface=b",
+            "--direction=ingress",
+            "--attach=clsact",
+            "--window=16",
+            "--stride=8",
+            "--min-gap=0s",
+            "--interval=2s 500ms",
+            "--poll=10ms",
+            "--idle-timeout=1m",
+            "--active-timeout=1h",
+            "--max-flows=10",
+            "--ring-size=100KiB",
+            "--latency=bulk",
+            "--shape=array",
+            "--output=x.jsonl",
+            "-vv",
+        ]);
+        assert_eq!(given.interfaces, ["a", "b"]);
+        assert_eq!(given.direction, Direction::Ingress);
+        assert_eq!(given.attach, AttachMode::Clsact);
+        assert_eq!((given.config.window, given.config.stride), (16, 8));
+        assert_eq!((given.config.min_gap_us, given.config.interval_us), (0, 2_500_000));
+        assert_eq!(given.poll, Duration::from_millis(10));
+        assert_eq!(given.config.idle_timeout_us, 60_000_000);
+        assert_eq!(given.config.active_timeout_us, 3_600_000_000);
+        assert_eq!((given.max_flows, given.ring_bytes), (10, 128 << 10));
+        assert_eq!((given.latency, given.shape), (Latency::Bulk, Shape::Array));
+        assert_eq!(given.output, Output::File("x.jsonl".into()));
+        assert!(given.kernel_log);
+    }
+
+    #[test]
+    fn the_main_job_needs_an_interface_and_others_do_not() {
+        let error = parse(&[]).expect_err("no interface");
+        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+        assert_eq!(error.exit_code(), 2);
+        let cli = parse(&["schema", "--format", "json"]).expect("schema");
+        let Some(Command::Schema(arguments)) = cli.command else { panic!("not the schema") };
+        assert_eq!(arguments.format, SchemaFormat::Json);
+        assert!(parse(&["--iface", "eth0", "schema"]).is_err());
+        assert!(parse(&["schema", "-v"]).is_ok());
+    }
+
+    #[test]
+    fn bad_durations_and_sizes_are_refused() {
+        for argument in ["--poll=fast", "--interval=1", "--min-gap=-1s", "--ring-size=big"] {
+            let error = parse(&["--iface=a", argument]).expect_err(argument);
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{argument}");
+        }
+        assert!(parse(&["--iface=a", "-v", "-q"]).is_err());
+    }
+}

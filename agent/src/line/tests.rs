@@ -1,0 +1,166 @@
+//! Lines parse, hold every field in order, and both shapes hold the same values.
+
+use agent_common::{
+    config::Config,
+    flow::{Arrival, Flow, Outcome, Standing},
+    key::{Address, FlowKey},
+    record::Reason,
+    segments::Segments,
+};
+use bytemuck::Zeroable as _;
+use serde_json::Value as Json;
+
+use super::*;
+
+/// The record of a TCP flow of 100 packets over IPv4 or IPv6, as the kernel would write it.
+pub(crate) fn record(version: u8) -> Record {
+    let mut flow = Flow::zeroed();
+    for packet in 0..100u32 {
+        let arrival = Arrival {
+            now_us: 5_000_000 + u64::from(packet * packet * 37),
+            segments: Segments::new(52 + packet * 97 % 1449, 52, 0),
+            tcp_window: 64_240,
+            tcp_flags: if packet == 0 { 0x02 } else { 0x10 },
+            ttl: 64,
+            from_b: packet % 3 == 1,
+            is_tcp: true,
+        };
+        let standing = if packet == 0 { Standing::New } else { Standing::Known };
+        let outcome = flow.on_packet(&arrival, standing, &Config::DEFAULT);
+        assert!(!matches!(outcome, Outcome::Ended(_)));
+    }
+    let (a, b) = match version {
+        4 => (Address::v4([192, 0, 2, 1]), Address::v4([198, 51, 100, 200])),
+        _ => (Address::v6([0x20; 16]), Address::v6([0x2a; 16])),
+    };
+    let key = FlowKey { a, b, port_a: 443, port_b: 50_123, proto: 6, version, ..FlowKey::zeroed() };
+    let mut record = Record { key, ..Record::zeroed() };
+    flow.emit(Reason::Stride, flow.summary.last_us, Config::DEFAULT.window, &mut record);
+    record
+}
+
+/// What the smallest record is: one packet, no ports, no gaps.
+fn smallest() -> Record {
+    let mut record = Record::zeroed();
+    record.key.version = 4;
+    record.key.proto = 47;
+    record.reason = Reason::Stop as u8;
+    record.sums.packets = [1, 0];
+    record
+}
+
+fn line(shape: Shape, record: &Record, iface: &str, offset: i64) -> String {
+    let mut out = Vec::new();
+    LineWriter::new(shape).append(&mut out, record, iface, offset);
+    let text = String::from_utf8(out).expect("UTF-8");
+    assert_eq!(text.matches('\n').count(), 1, "{text}");
+    assert!(text.ends_with('\n'));
+    text
+}
+
+fn parsed(line: &str) -> Json {
+    serde_json::from_str(line).expect("a line is JSON")
+}
+
+/// The keys as they stand, which a map would sort: each is what follows `{"` or `,"` outside of text.
+fn keys(line: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut rest = line;
+    while let Some(start) = rest.find('"') {
+        let mut strings = serde_json::Deserializer::from_str(&rest[start..]).into_iter::<String>();
+        let text = strings.next().expect("a string").expect("a string");
+        rest = &rest[start + strings.byte_offset()..];
+        if rest.starts_with(':') {
+            keys.push(text);
+        }
+    }
+    keys
+}
+
+#[test]
+fn a_flat_line_holds_every_field_in_order() {
+    for record in [record(4), record(6), smallest()] {
+        let line = line(Shape::Flat, &record, "eth0", 0);
+        let names: Vec<&str> = fields().map(|field| field.name).collect();
+        assert_eq!(keys(&line), names);
+        assert_eq!(parsed(&line).as_object().map(serde_json::Map::len), Some(names.len()));
+    }
+}
+
+#[test]
+fn both_shapes_hold_the_same_values() {
+    for record in [record(4), record(6), smallest()] {
+        let flat = parsed(&line(Shape::Flat, &record, "eth0", 77));
+        let array_line = line(Shape::Array, &record, "eth0", 77);
+        let array = parsed(&array_line);
+        let (envelope, others): (Vec<&Field>, Vec<&Field>) =
+            fields().partition(|field| field.group == Group::Envelope);
+        let mut names: Vec<&str> = envelope.iter().map(|field| field.name).collect();
+        assert!(envelope.iter().all(|field| array[field.name] == flat[field.name]));
+        let features: Vec<Json> = others.iter().map(|field| flat[field.name].clone()).collect();
+        assert_eq!(array["features"], Json::from(features));
+        names.push("features");
+        assert_eq!(keys(&array_line), names);
+    }
+}
+
+#[test]
+fn values_are_those_of_the_record() {
+    let record = record(4);
+    let line = parsed(&line(Shape::Flat, &record, "eth0", 1_700_000_000_000_000));
+    assert_eq!(line["proto"], 6);
+    assert_eq!(line["src"], "192.0.2.1");
+    assert_eq!(line["dst"], "198.51.100.200");
+    assert_eq!(line["sport"], 443);
+    assert_eq!(line["vlan"], Json::Null);
+    assert_eq!(line["reason"], "stride");
+    assert_eq!(line["midstream"], false);
+    assert_eq!(line["win_packets"], 64);
+    assert_eq!(line["fwd_packets"].as_u64().zip(line["bwd_packets"].as_u64()), Some((67, 33)));
+    let mean = f64::from(record.sums.len_sum.iter().sum::<u32>()) / 64.0;
+    assert_eq!(line["win_len_mean"].as_f64(), Some(mean));
+}
+
+#[test]
+fn odd_interface_names_survive() {
+    for name in ["eth0", "a\"b\\c", "\u{1}\u{7f}", "naïve✓", "\u{fffd}", "{\":,"] {
+        for shape in [Shape::Flat, Shape::Array] {
+            assert_eq!(parsed(&line(shape, &smallest(), name, 0))["iface"], name);
+        }
+    }
+}
+
+#[test]
+fn time_has_six_decimals_whatever_its_sign() {
+    let seconds = |micros| {
+        let mut out = Vec::new();
+        write_seconds(&mut out, micros);
+        String::from_utf8(out).expect("digits")
+    };
+    assert_eq!(seconds(0), "0.000000");
+    assert_eq!(seconds(1), "0.000001");
+    assert_eq!(seconds(-1), "-0.000001");
+    assert_eq!(seconds(-1_500_000), "-1.500000");
+    assert_eq!(seconds(1_700_000_000_123_456), "1700000000.123456");
+    assert_eq!(seconds(i64::MIN), "-9223372036854.775808");
+    let record = record(4);
+    let line = line(Shape::Flat, &record, "eth0", 10 - record.summary.last_us as i64);
+    assert!(line.contains(",\"ts\":0.000010,"), "{line}");
+}
+
+#[test]
+fn ipv4_addresses_are_as_the_standard_library_writes_them() {
+    for octets in [[0, 0, 0, 0], [255, 255, 255, 255], [10, 0, 99, 100], [1, 20, 200, 9]] {
+        let mut out = Vec::new();
+        write_address(&mut out, octets.into());
+        assert_eq!(out, format!("\"{}\"", IpAddr::from(octets)).into_bytes());
+    }
+}
+
+#[test]
+fn a_line_fits_the_room_kept_for_it() {
+    for record in [record(4), record(6)] {
+        let line = line(Shape::Flat, &record, "enp0s31f6np0", 1_700_000_000_000_000);
+        assert!(line.len() < TYPICAL_LINE, "{}", line.len());
+    }
+}

@@ -1,0 +1,257 @@
+//! rtnetlink's link messages: the one place that reads them.
+//!
+//! A netlink socket belongs to the network namespace of the thread that made it; /sys/class/net belongs to
+//! the one it was mounted in, which may be another.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+};
+
+use anyhow::{Context as _, Result};
+use netlink_packet_core::{
+    Emitable as _, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NlasIterator,
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+// linux/rtnetlink.h, linux/if_link.h
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTNLGRP_LINK: u32 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+/// Of `struct ifinfomsg`, and of a netlink header.
+const HEADER_LEN: usize = 16;
+
+/// More than the kernel puts into one datagram (32 KiB).
+const DATAGRAM: usize = 64 << 10;
+/// A dump that a change interrupts is begun again, so often.
+const DUMP_ATTEMPTS: usize = 10;
+
+/// A link as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RawLink {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// `ARPHRD_…`
+    pub(crate) hardware: u16,
+    pub(crate) mtu: u32,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// A link is there; perhaps it always was, perhaps under another name.
+    Link(RawLink),
+    /// A link is gone.
+    Gone { index: u32 },
+    /// The dump is complete; if `interrupted`, a change came in between and it may be inconsistent.
+    Done { interrupted: bool },
+    /// A request failed.
+    Error(i32),
+}
+
+/// A socket for link messages.
+#[derive(Debug)]
+pub(crate) struct LinkSocket {
+    socket: Socket,
+    datagram: Vec<u8>,
+}
+
+impl LinkSocket {
+    /// A socket for requests.
+    pub(crate) fn new() -> Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
+        socket.bind(&SocketAddr::new(0, 0)).context("cannot bind a netlink socket")?;
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// A socket that does not block, on which changes of any link arrive.
+    pub(crate) fn subscribed() -> Result<Self> {
+        let this = Self::new()?;
+        this.socket.add_membership(RTNLGRP_LINK).context("cannot subscribe to link changes")?;
+        this.socket.set_non_blocking(true).context("cannot make a netlink socket non-blocking")?;
+        Ok(this)
+    }
+
+    /// The next datagram's messages.
+    pub(crate) fn receive(&mut self) -> io::Result<Vec<Message>> {
+        self.datagram.clear();
+        self.socket.recv(&mut self.datagram, 0)?;
+        Ok(messages(&self.datagram))
+    }
+
+    /// Every link of the namespace; for a socket that blocks and is not subscribed.
+    pub(crate) fn list(&mut self) -> Result<Vec<RawLink>> {
+        let what = "cannot list the network interfaces";
+        for _ in 0..DUMP_ATTEMPTS {
+            self.socket.send(&dump_request(), 0).context(what)?;
+            if let Some(links) = self.receive_dump().context(what)? {
+                return Ok(links);
+            }
+        }
+        anyhow::bail!("{what}: they change too fast")
+    }
+
+    /// The links of one dump; `None` if a change came in between.
+    fn receive_dump(&mut self) -> io::Result<Option<Vec<RawLink>>> {
+        let mut links = Vec::new();
+        loop {
+            for message in self.receive()? {
+                match message {
+                    Message::Link(link) => links.push(link),
+                    Message::Gone { .. } => {}
+                    Message::Done { interrupted } => return Ok((!interrupted).then_some(links)),
+                    Message::Error(code) => return Err(io::Error::from_raw_os_error(code)),
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for LinkSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for LinkSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn dump_request() -> [u8; 2 * HEADER_LEN] {
+    let mut request = [0; 2 * HEADER_LEN];
+    // The ifinfomsg behind the header stays zero: any family, any link.
+    header(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, request.len()).emit(&mut request);
+    request
+}
+
+fn header(kind: u16, flags: u16, length: usize) -> NetlinkHeader {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    header.flags = flags;
+    header.length = length as u32;
+    header
+}
+
+/// The messages of a datagram. What is no link message, or is cut off, is passed over.
+fn messages(mut datagram: &[u8]) -> Vec<Message> {
+    let mut found = Vec::new();
+    let mut interrupted = false;
+    while let Ok(message) = NetlinkBuffer::new_checked(datagram) {
+        interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+        let payload = message.payload();
+        found.extend(match message.message_type() {
+            RTM_NEWLINK => link(payload).map(Message::Link),
+            RTM_DELLINK => index(payload).map(|index| Message::Gone { index }),
+            NLMSG_DONE => Some(Message::Done { interrupted }),
+            NLMSG_ERROR => failure(payload).map(Message::Error),
+            _ => None,
+        });
+        let aligned = (message.length() as usize).next_multiple_of(4);
+        datagram = datagram.get(aligned..).unwrap_or_default();
+    }
+    found
+}
+
+/// `struct ifinfomsg`: family u8, padding u8, type u16, index i32, flags u32, change u32; then attributes.
+fn link(payload: &[u8]) -> Option<RawLink> {
+    let (header, attributes) = payload.split_at_checked(HEADER_LEN)?;
+    let hardware = u16::from_ne_bytes(*header[2..].first_chunk()?);
+    let (mut name, mut mtu) = (None, 0);
+    for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
+        let value = attribute.value();
+        match attribute.kind() {
+            // The kernel lets through any byte but NUL, `/`, `:` and white space.
+            IFLA_IFNAME => {
+                let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
+                name = Some(String::from_utf8_lossy(&value[..end]).into_owned());
+            }
+            IFLA_MTU => mtu = value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes)),
+            _ => {}
+        }
+    }
+    Some(RawLink { index: index(payload)?, name: name?, hardware, mtu })
+}
+
+fn index(payload: &[u8]) -> Option<u32> {
+    payload.get(4..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// The errno of an error message; `None` for an acknowledgement.
+fn failure(payload: &[u8]) -> Option<i32> {
+    let code = ErrorBuffer::new_checked(payload).ok()?.code()?;
+    Some(code.get().wrapping_neg())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_LEN];
+        header(kind, flags, HEADER_LEN + payload.len()).emit(&mut bytes);
+        bytes.extend_from_slice(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn link_payload(index: u32, hardware: u16, name: &str, mtu: u32) -> Vec<u8> {
+        let mut payload = vec![0, 0];
+        payload.extend(hardware.to_ne_bytes());
+        payload.extend(index.to_ne_bytes());
+        payload.extend([0; 8]);
+        let mut attribute = |kind: u16, value: &[u8]| {
+            payload.extend((4 + value.len() as u16).to_ne_bytes());
+            payload.extend(kind.to_ne_bytes());
+            payload.extend(value);
+            payload.resize(payload.len().next_multiple_of(4), 0);
+        };
+        attribute(999, &[1, 2, 3]);
+        attribute(IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
+        attribute(IFLA_MTU, &mtu.to_ne_bytes());
+        payload
+    }
+
+    #[test]
+    fn messages_of_one_datagram_are_read_in_order() {
+        let datagram = [
+            message(RTM_NEWLINK, 0, &link_payload(7, 1, "eth0", 1500)),
+            message(99, 0, b"something else"),
+            message(RTM_DELLINK, 0, &link_payload(8, 772, "lo", 65536)),
+            message(NLMSG_DONE, NLM_F_DUMP_INTR, &[0; 4]),
+            message(NLMSG_ERROR, 0, &(-1i32).to_ne_bytes()),
+        ]
+        .concat();
+        let eth0 = RawLink { index: 7, name: "eth0".into(), hardware: 1, mtu: 1500 };
+        assert_eq!(
+            messages(&datagram),
+            [
+                Message::Link(eth0),
+                Message::Gone { index: 8 },
+                Message::Done { interrupted: true },
+                Message::Error(1)
+            ]
+        );
+    }
+
+    #[test]
+    fn no_cut_datagram_panics() {
+        let whole = message(RTM_NEWLINK, 0, &link_payload(7, 1, "eth0", 1500));
+        for end in 0..whole.len() {
+            assert_eq!(messages(&whole[..end]), []);
+        }
+    }
+
+    #[test]
+    fn this_namespace_has_a_loopback_interface() {
+        let links = LinkSocket::new().and_then(|mut socket| socket.list()).expect("a list");
+        let loopback = links.iter().find(|link| link.name == "lo").expect("lo is everywhere");
+        assert_eq!((loopback.index, loopback.hardware), (1, 772));
+        assert!(loopback.mtu > 0);
+    }
+}

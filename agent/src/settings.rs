@@ -1,0 +1,348 @@
+//! What the daemon is to do, checked: the command line's values in the units the kernel program takes.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use agent_common::config::Config;
+use clap::ValueEnum;
+
+use crate::line::Shape;
+
+/// Window sizes that the kernel program's ring of slots can hold.
+pub const WINDOW: std::ops::RangeInclusive<u32> = 2..=64;
+/// Most entries of the flow table: at about 1 KiB each, 16 GiB.
+pub const MAX_FLOWS: u32 = 1 << 24;
+/// Smallest ring buffer.
+pub const MIN_RING: u32 = 64 << 10;
+/// Largest ring buffer.
+pub const MAX_RING: u32 = 1 << 30;
+/// Longest duration of any option: far beyond use, and no sum of two can overflow.
+const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Which packets of an interface are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Direction {
+    /// Received and sent packets: flows with both their directions
+    #[default]
+    Both,
+    /// Packets that the interface receives
+    Ingress,
+    /// Packets that the interface sends
+    Egress,
+}
+
+/// By which kernel interface the programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AttachMode {
+    /// TCX where the kernel has it (6.6 and later), else clsact
+    #[default]
+    Auto,
+    /// TCX links: the kernel removes them with the process, however it ends
+    Tcx,
+    /// tc filters on a clsact qdisc, on every kernel
+    Clsact,
+}
+
+/// How soon a vector reaches its consumer, against what waking up costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Latency {
+    /// At once: every vector may wake the agent
+    Low,
+    /// Within about 20 ms, sooner when much arrives
+    #[default]
+    Balanced,
+    /// Within --poll, sooner when much arrives: the least CPU
+    Bulk,
+}
+
+impl Latency {
+    /// Fill of the ring, in bytes, at which a vector wakes the agent; 0: each may.
+    pub fn wakeup_bytes(self, ring_bytes: u32) -> u32 {
+        match self {
+            Self::Low => 0,
+            Self::Balanced => ring_bytes / 8,
+            Self::Bulk => ring_bytes / 4,
+        }
+    }
+
+    /// How often the ring is drained even if nothing wakes the agent; `None`: at each poll.
+    pub fn drain_every(self) -> Option<Duration> {
+        match self {
+            Self::Balanced => Some(Duration::from_millis(20)),
+            Self::Low | Self::Bulk => None,
+        }
+    }
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+impl From<&str> for Output {
+    fn from(text: &str) -> Self {
+        if text == "-" { Self::Stdout } else { Self::File(text.into()) }
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// The values of the options as given, before they are checked.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `--iface`, each.
+    pub interfaces: Vec<String>,
+    /// `--direction`.
+    pub direction: Direction,
+    /// `--attach`.
+    pub attach: AttachMode,
+    /// `--window`.
+    pub window: u32,
+    /// `--stride`.
+    pub stride: u32,
+    /// `--min-gap`.
+    pub min_gap: Duration,
+    /// `--interval`.
+    pub interval: Duration,
+    /// `--poll`.
+    pub poll: Duration,
+    /// `--idle-timeout`.
+    pub idle_timeout: Duration,
+    /// `--active-timeout`.
+    pub active_timeout: Duration,
+    /// `--max-flows`.
+    pub max_flows: u32,
+    /// `--ring-size`, in bytes.
+    pub ring_size: u64,
+    /// `--latency`.
+    pub latency: Latency,
+    /// `--shape`.
+    pub shape: Shape,
+    /// `--output`.
+    pub output: Output,
+    /// Whether the kernel program says why it rejects packets (`-vv`).
+    pub kernel_log: bool,
+}
+
+/// Checked settings of the main job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Names of the interfaces, each once, in the order given.
+    pub interfaces: Vec<String>,
+    /// Which packets are seen.
+    pub direction: Direction,
+    /// How programs are attached.
+    pub attach: AttachMode,
+    /// The kernel program's thresholds.
+    pub config: Config,
+    /// Time between two sweeps of the flow table.
+    pub poll: Duration,
+    /// Entries of the flow table.
+    pub max_flows: u32,
+    /// Size of the ring buffer: a power of two.
+    pub ring_bytes: u32,
+    /// When the ring is drained.
+    pub latency: Latency,
+    /// Shape of a line.
+    pub shape: Shape,
+    /// Where lines go.
+    pub output: Output,
+    /// Whether the kernel program says why it rejects packets.
+    pub kernel_log: bool,
+}
+
+/// A value that an option cannot have, in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid(String);
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl Options {
+    /// Checks every value, and brings them into the kernel program's units.
+    pub fn check(self) -> Result<Settings, Invalid> {
+        let ring_bytes = ring_bytes(self.ring_size)?;
+        let config = Config {
+            min_gap_us: micros("--min-gap", self.min_gap, Duration::ZERO)?,
+            interval_us: micros("--interval", self.interval, Duration::from_micros(1))?,
+            idle_timeout_us: micros("--idle-timeout", self.idle_timeout, Duration::from_millis(1))?,
+            active_timeout_us: micros(
+                "--active-timeout",
+                self.active_timeout,
+                Duration::from_millis(1),
+            )?,
+            window: within("--window", self.window, *WINDOW.start(), *WINDOW.end())?,
+            stride: within("--stride", self.stride, 1, u32::MAX)?,
+            wakeup_bytes: self.latency.wakeup_bytes(ring_bytes),
+            packet_clock: 0,
+        };
+        micros("--poll", self.poll, Duration::from_millis(1))?;
+        Ok(Settings {
+            interfaces: once_each(self.interfaces)?,
+            direction: self.direction,
+            attach: self.attach,
+            config,
+            poll: self.poll,
+            max_flows: within("--max-flows", self.max_flows, 1, MAX_FLOWS)?,
+            ring_bytes,
+            latency: self.latency,
+            shape: self.shape,
+            output: self.output,
+            kernel_log: self.kernel_log,
+        })
+    }
+}
+
+fn once_each(names: Vec<String>) -> Result<Vec<String>, Invalid> {
+    if names.is_empty() {
+        return Err(Invalid("no interface is given: name one by --iface".into()));
+    }
+    let mut each: Vec<String> = Vec::with_capacity(names.len());
+    for name in names {
+        if name.is_empty() {
+            return Err(Invalid("--iface must be the name of an interface, not empty".into()));
+        }
+        if !each.contains(&name) {
+            each.push(name);
+        }
+    }
+    Ok(each)
+}
+
+fn within(option: &str, value: u32, least: u32, most: u32) -> Result<u32, Invalid> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Invalid(format!("{option} must lie within {least} and {most}, not {value}")))
+}
+
+fn micros(option: &str, value: Duration, least: Duration) -> Result<u64, Invalid> {
+    let said = humantime::format_duration;
+    if value < least {
+        return Err(Invalid(format!(
+            "{option} must be at least {}, not {}",
+            said(least),
+            said(value)
+        )));
+    }
+    if value > MAX_DURATION {
+        return Err(Invalid(format!(
+            "{option} must be at most {} days, not {}",
+            MAX_DURATION.as_secs() / (24 * 3600),
+            said(value)
+        )));
+    }
+    Ok(value.as_micros() as u64)
+}
+
+/// The kernel wants a power of two that is a multiple of its page size; 64 KiB is the largest of those.
+fn ring_bytes(asked: u64) -> Result<u32, Invalid> {
+    if asked == 0 || asked > u64::from(MAX_RING) {
+        return Err(Invalid(format!(
+            "--ring-size must be more than 0 and at most {}, not {}",
+            bytesize::ByteSize(MAX_RING.into()).display().iec(),
+            bytesize::ByteSize(asked).display().iec(),
+        )));
+    }
+    Ok((asked as u32).next_power_of_two().max(MIN_RING))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The command line's defaults.
+    pub(crate) fn options() -> Options {
+        Options {
+            interfaces: vec!["eth0".into()],
+            direction: Direction::Both,
+            attach: AttachMode::Auto,
+            window: 64,
+            stride: 64,
+            min_gap: Duration::from_millis(100),
+            interval: Duration::from_secs(1),
+            poll: Duration::from_millis(250),
+            idle_timeout: Duration::from_secs(15),
+            active_timeout: Duration::from_secs(300),
+            max_flows: 65_536,
+            ring_size: 8 << 20,
+            latency: Latency::Balanced,
+            shape: Shape::Flat,
+            output: Output::Stdout,
+            kernel_log: false,
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut Options)) -> String {
+        let mut options = options();
+        change(&mut options);
+        options.check().expect_err("accepted").to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_core() {
+        let settings = options().check().expect("defaults are valid");
+        assert_eq!(settings.config, Config::DEFAULT);
+    }
+
+    #[test]
+    fn values_out_of_range_are_named_with_their_range() {
+        assert_eq!(refusal(|o| o.window = 1), "--window must lie within 2 and 64, not 1");
+        assert_eq!(refusal(|o| o.window = 65), "--window must lie within 2 and 64, not 65");
+        assert!(refusal(|o| o.stride = 0).starts_with("--stride must lie within 1"));
+        assert!(refusal(|o| o.max_flows = 0).starts_with("--max-flows must lie within 1"));
+        assert!(refusal(|o| o.max_flows = MAX_FLOWS + 1).starts_with("--max-flows"));
+        assert_eq!(refusal(|o| o.poll = Duration::ZERO), "--poll must be at least 1ms, not 0s");
+        assert!(
+            refusal(|o| o.interval = Duration::ZERO).starts_with("--interval must be at least")
+        );
+        assert!(refusal(|o| o.idle_timeout = Duration::MAX).contains("at most 366 days"));
+        assert!(refusal(|o| o.ring_size = 0).starts_with("--ring-size"));
+        assert!(refusal(|o| o.ring_size = 1 << 31).contains("at most 1.0 GiB, not 2.0 GiB"));
+        assert!(refusal(|o| o.interfaces.clear()).contains("--iface"));
+        assert!(refusal(|o| o.interfaces = vec![String::new()]).contains("--iface"));
+    }
+
+    #[test]
+    fn the_ring_is_rounded_up() {
+        let ring = |asked| ring_bytes(asked).expect("valid");
+        assert_eq!(ring(1), MIN_RING);
+        assert_eq!(ring(MIN_RING.into()), MIN_RING);
+        assert_eq!(ring(u64::from(MIN_RING) + 1), 2 * MIN_RING);
+        assert_eq!(ring(5_000_000), 8 << 20);
+        assert_eq!(ring(1 << 30), 1 << 30);
+    }
+
+    #[test]
+    fn latency_sets_the_wake_up() {
+        let wakeup = |latency| {
+            let options = Options { latency, ..options() };
+            options.check().expect("valid").config.wakeup_bytes
+        };
+        assert_eq!(wakeup(Latency::Low), 0);
+        assert_eq!(wakeup(Latency::Balanced), 1 << 20);
+        assert_eq!(wakeup(Latency::Bulk), 2 << 20);
+    }
+
+    #[test]
+    fn an_interface_given_twice_is_one() {
+        let names = ["b", "a", "b"].map(String::from).to_vec();
+        let settings = Options { interfaces: names, ..options() }.check().expect("valid");
+        assert_eq!(settings.interfaces, ["b", "a"]);
+    }
+}
