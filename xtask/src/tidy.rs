@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{project, shell};
+use crate::{project, root, shell};
 
 /// Documents that a reader is promised.
 const DOCUMENTS: [&str; 6] = [
@@ -27,17 +27,17 @@ const LONGER: [(&str, &str); 0] = [];
 
 /// Checks every file that git knows or would take.
 pub(crate) fn tidy() -> Result<()> {
-    let root = project::root()?;
+    let place = project::root()?;
     let mut faults = Vec::new();
     for document in DOCUMENTS {
-        if !root.join(document).is_file() {
+        if !place.join(document).is_file() {
             faults.push(format!("{document}: it is missing"));
         }
     }
-    let files = files(&root)?;
+    let files = files(&place)?;
     for file in &files {
         // A file that git still lists and that is gone from the disk has no faults.
-        let Ok(bytes) = fs::read(root.join(file)) else { continue };
+        let Ok(bytes) = fs::read(place.join(file)) else { continue };
         if let Ok(text) = str::from_utf8(&bytes) {
             check(file, text, &mut faults);
         }
@@ -59,9 +59,11 @@ pub(crate) fn tidy() -> Result<()> {
 }
 
 /// The project's files: git's, and those not yet added.
-fn files(root: &Path) -> Result<Vec<String>> {
+fn files(project: &Path) -> Result<Vec<String>> {
+    root::need("git", "git")?;
     let mut git = Command::new("git");
-    git.current_dir(root);
+    // A checkout may belong to another user than the one who checks it.
+    git.current_dir(project).args(["-c", "safe.directory=*"]);
     git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
     let list = shell::read(&mut git).context("tidy reads git's list of files")?;
     Ok(list.split_terminator('\0').map(str::to_owned).collect())
