@@ -2,12 +2,13 @@
 //!
 //! Two network namespaces without names, joined by a veth pair: a server in one; a client and the
 //! agent in the other. A nameless namespace ends with its last process and takes the interfaces
-//! along, so that nothing is left behind however the demo ends.
+//! along, so that nothing is left behind however the demo ends. Ctrl-C reaches the agent alone: the
+//! client goes when the agent has gone, and the server when the client has.
 //!
 //! ```text
 //! xtask demo ── becomes ── unshare --net xtask demo-stage ── becomes ── feature-agent --iface demo0
 //!                                          ├─ unshare --net xtask demo-server  (until the client is gone)
-//!                                          └─ xtask demo-client                (then ends the agent)
+//!                                          └─ xtask demo-client                (then asks the agent to end)
 //! ```
 
 mod client;
@@ -79,6 +80,7 @@ pub(crate) fn stage(args: &[String]) -> Result<()> {
     expect(&mut says, "serving")?;
     Command::new(me()?)
         .args(["demo-client", &std::process::id().to_string()])
+        .process_group(0)
         .spawn()
         .context("cannot start the demo's client")?;
     let error = Command::new(agent).args(["--iface", CLIENT_LINK]).args(args).exec();
@@ -91,6 +93,7 @@ fn start_server() -> Result<(Child, BufReader<ChildStdout>)> {
         .arg("--net")
         .arg(me()?)
         .arg("demo-server")
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -21,46 +21,43 @@ const TRAFFIC: Duration = Duration::from_secs(15);
 /// How long the agent may take to end.
 const AFTER: Duration = Duration::from_secs(10);
 
-/// Makes traffic, then asks the agent, whose process number is the argument, to end.
+/// Makes traffic until the time is up or the agent, whose process number is the argument, is gone;
+/// asks it to end if it is not.
 pub(crate) fn client(args: &[String]) -> Result<()> {
     let [agent] = args else { bail!("`demo-client` is a part of `demo`: run that") };
-    let held = TcpStream::connect((SERVER_V4, HOLD_PORT)).context("the server is not there")?;
-    thread::sleep(BEFORE);
-    let end = Instant::now() + TRAFFIC;
-    // Each ends when it fails: the others' traffic is still worth seeing.
-    thread::scope(|scope| {
-        scope.spawn(|| until(end, Duration::from_millis(50), || one_page(SERVER_V4)));
-        scope.spawn(|| keep_alive(end));
-        scope.spawn(|| until(end, Duration::from_secs(4), || download(SERVER_V6)));
-        scope.spawn(|| call(end));
-        scope.spawn(|| until(end, Duration::from_millis(200), lookup));
-        scope.spawn(|| until(end, Duration::from_secs(1), knock));
-    });
-    // The agent started us; if it is gone, its number may be another's by now.
+    // The agent started us; once it is gone, its number may be another's.
     let agent_lives = || parent_id().to_string() == *agent;
+    let wait = |most: Duration| {
+        let end = Instant::now() + most;
+        while agent_lives() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let held = TcpStream::connect((SERVER_V4, HOLD_PORT)).context("the server is not there")?;
+    wait(BEFORE);
+    // Each ends when it fails, or with this process: the others' traffic is still worth seeing.
+    thread::spawn(|| again(Duration::from_millis(50), || one_page(SERVER_V4)));
+    thread::spawn(keep_alive);
+    thread::spawn(|| again(Duration::from_secs(4), || download(SERVER_V6)));
+    thread::spawn(call);
+    thread::spawn(|| again(Duration::from_millis(200), lookup));
+    thread::spawn(|| again(Duration::from_secs(1), knock));
+    wait(TRAFFIC);
     if agent_lives() {
         shell::run(Command::new("sh").args(["-c", "kill -INT \"$1\"", "sh", agent]))?;
     }
     // The server's end takes the interfaces along: not before the agent has finished.
-    let patience = Instant::now() + AFTER;
-    while agent_lives() && Instant::now() < patience {
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait(AFTER);
     drop(held);
     Ok(())
 }
 
-/// Does something again and again.
-fn until(
-    end: Instant,
-    pause: Duration,
-    mut what: impl FnMut() -> io::Result<()>,
-) -> io::Result<()> {
-    while Instant::now() < end {
+/// Does something again and again, until it fails.
+fn again(pause: Duration, mut what: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
         what()?;
         thread::sleep(pause);
     }
-    Ok(())
 }
 
 /// A connection of its own for one small page, as old browsers and many scripts have it.
@@ -70,10 +67,10 @@ fn one_page(server: IpAddr) -> io::Result<()> {
 }
 
 /// One connection, many requests of growing size.
-fn keep_alive(end: Instant) -> io::Result<()> {
+fn keep_alive() -> io::Result<()> {
     let mut connection = BufReader::new(TcpStream::connect((SERVER_V4, HTTP_PORT))?);
     let mut size = 100;
-    until(end, Duration::from_millis(20), || {
+    again(Duration::from_millis(20), || {
         size = size % 20_000 + 100;
         get(&mut connection, size)
     })
@@ -86,9 +83,9 @@ fn download(server: IpAddr) -> io::Result<()> {
 }
 
 /// Fifty small datagrams a second, both ways, as a telephone call has them.
-fn call(end: Instant) -> io::Result<()> {
+fn call() -> io::Result<()> {
     let socket = socket_to(SERVER_V4, ECHO_PORT)?;
-    until(end, Duration::from_millis(20), || {
+    again(Duration::from_millis(20), || {
         socket.send(&[0x80; 172])?;
         // A lost answer is as good as any.
         socket.recv(&mut [0; 2048]).ok();

@@ -3,12 +3,17 @@
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
 use super::{ECHO_PORT, HOLD_PORT, HTTP_PORT, SERVER, SERVER_LINK, set_up};
+
+/// How long the client may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves until the client's holding connection closes.
 pub(crate) fn server() -> Result<()> {
@@ -27,7 +32,10 @@ pub(crate) fn server() -> Result<()> {
     });
     thread::spawn(move || send_back(&echo).ok());
     say("serving")?;
-    let (mut held, _) = hold.accept().context("the client does not come")?;
+    // No client, no end of this process: none may be left behind.
+    let (sender, comes) = mpsc::channel();
+    thread::spawn(move || hold.accept().map(|(held, _)| sender.send(held)));
+    let mut held = comes.recv_timeout(PATIENCE).context("the demo's client does not come")?;
     // Closed or broken off: the client is gone either way.
     held.read_to_end(&mut Vec::new()).ok();
     Ok(())
