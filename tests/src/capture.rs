@@ -10,7 +10,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread::JoinHandle,
+    thread::{JoinHandle, sleep},
+    time::{Duration, Instant},
 };
 
 use crate::{frame::Frame, netns::Netns, sys};
@@ -56,6 +57,19 @@ impl Capture {
     /// Frames read so far.
     pub fn frames_so_far(&self) -> usize {
         self.count.load(Ordering::Acquire)
+    }
+
+    /// Waits until no frame has come for `quiet`, at most ten times as long.
+    pub fn settle(&self, quiet: Duration) {
+        let mut last = (self.frames_so_far(), Instant::now());
+        let start = Instant::now();
+        while last.1.elapsed() < quiet && start.elapsed() < quiet * 10 {
+            sleep(Duration::from_millis(10));
+            let now = self.frames_so_far();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+        }
     }
 
     /// Ends the capture and returns its frames in order of arrival. Panics if one was lost.

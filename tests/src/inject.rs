@@ -36,7 +36,7 @@ pub fn send(ns: &Netns, interface: &str, frames: &[Vec<u8>], pace: Pace) -> usiz
                 Ok(count) => sent += count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                    sleep(Duration::from_millis(1))
+                    sleep(Duration::from_millis(1));
                 }
                 Err(e) => panic!("frame {sent} of {} bytes: {e}", frames[sent].len()),
             }

@@ -3,6 +3,7 @@
 //! The library holds the harness: an independent oracle, network namespaces, a packet capture, frame
 //! injection, real traffic, and a runner for the built binary. The test targets under `tests/` use it.
 
+pub mod agent;
 pub mod capture;
 pub mod compare;
 pub mod craft;
@@ -15,3 +16,4 @@ pub mod oracle;
 pub mod pcap;
 pub mod random;
 pub mod sys;
+pub mod traffic;

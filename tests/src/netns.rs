@@ -227,8 +227,8 @@ impl Pair {
                 ns.sysctl(&format!("net/ipv6/conf/{interface}/{name}"), value);
             }
             ns.ip(&format!(
-                "-6 addr add {own}/64 dev {interface} nodad\n\
-                 -6 neigh replace {other} lladdr {} dev {interface} nud permanent\n",
+                "addr add {own}/64 dev {interface} nodad\n\
+                 neigh replace {other} lladdr {} dev {interface} nud permanent\n",
                 mac(other_mac)
             ));
         }

@@ -176,11 +176,12 @@ impl Drop for Mapping {
     }
 }
 
-/// Waits up to `timeout_ms` milliseconds for something to read.
-pub(crate) fn wait_readable(fd: &OwnedFd, timeout_ms: i32) {
+/// Waits up to `timeout_ms` milliseconds for something to read; the end of a stream counts.
+pub(crate) fn wait_readable(fd: &impl AsRawFd, timeout_ms: i32) -> bool {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one live pollfd.
-    unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
+    let ready = unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
+    ready > 0
 }
 
 fn check(result: i32) -> io::Result<()> {
