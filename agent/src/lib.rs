@@ -9,7 +9,15 @@
 
 // The kernel side joins here: `pub mod bpf;`
 pub mod cli;
+pub mod clock;
 pub mod interface;
 pub mod line;
+pub mod logging;
 mod netlink;
+pub mod privilege;
+pub mod readable;
+pub mod report;
+pub mod schema;
 pub mod settings;
+pub mod status;
+pub mod watch;

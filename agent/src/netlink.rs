@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use anyhow::{Context as _, Result};
@@ -20,6 +20,7 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTNLGRP_LINK: u32 = 1;
+const AF_UNSPEC: u8 = 0;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 /// Of `struct ifinfomsg`, and of a netlink header.
@@ -117,12 +118,6 @@ impl AsFd for LinkSocket {
     }
 }
 
-impl AsRawFd for LinkSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
-}
-
 fn dump_request() -> [u8; 2 * HEADER_LEN] {
     let mut request = [0; 2 * HEADER_LEN];
     // The ifinfomsg behind the header stays zero: any family, any link.
@@ -146,8 +141,8 @@ fn messages(mut datagram: &[u8]) -> Vec<Message> {
         interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
         let payload = message.payload();
         found.extend(match message.message_type() {
-            RTM_NEWLINK => link(payload).map(Message::Link),
-            RTM_DELLINK => index(payload).map(|index| Message::Gone { index }),
+            RTM_NEWLINK if is_link(payload) => link(payload).map(Message::Link),
+            RTM_DELLINK if is_link(payload) => index(payload).map(|index| Message::Gone { index }),
             NLMSG_DONE => Some(Message::Done { interrupted }),
             NLMSG_ERROR => failure(payload).map(Message::Error),
             _ => None,
@@ -156,6 +151,11 @@ fn messages(mut datagram: &[u8]) -> Vec<Message> {
         datagram = datagram.get(aligned..).unwrap_or_default();
     }
     found
+}
+
+/// Bridges tell of their ports by link messages of a family of their own: a port that leaves its bridge is not gone.
+fn is_link(payload: &[u8]) -> bool {
+    payload.first() == Some(&AF_UNSPEC)
 }
 
 /// `struct ifinfomsg`: family u8, padding u8, type u16, index i32, flags u32, change u32; then attributes.
@@ -222,6 +222,7 @@ mod tests {
         let datagram = [
             message(RTM_NEWLINK, 0, &link_payload(7, 1, "eth0", 1500)),
             message(99, 0, b"something else"),
+            message(RTM_DELLINK, 0, &[&[7], &link_payload(7, 1, "eth0", 1500)[1..]].concat()),
             message(RTM_DELLINK, 0, &link_payload(8, 772, "lo", 65536)),
             message(NLMSG_DONE, NLM_F_DUMP_INTR, &[0; 4]),
             message(NLMSG_ERROR, 0, &(-1i32).to_ne_bytes()),

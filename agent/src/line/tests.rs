@@ -22,7 +22,7 @@ pub(crate) fn record(version: u8) -> Record {
             tcp_window: 64_240,
             tcp_flags: if packet == 0 { 0x02 } else { 0x10 },
             ttl: 64,
-            from_b: packet % 3 == 1,
+            from_b: u8::from(packet % 3 == 1),
             is_tcp: true,
         };
         let standing = if packet == 0 { Standing::New } else { Standing::Known };
