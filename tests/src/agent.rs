@@ -39,7 +39,7 @@ pub struct Builder<'a> {
     ns: &'a Netns,
     args: Vec<String>,
     user: Option<u32>,
-    stdout: u8,
+    program: PathBuf,
 }
 
 /// A running agent.
@@ -90,7 +90,7 @@ impl<'a> Builder<'a> {
     /// An agent inside of `ns` with these arguments.
     pub fn new(ns: &'a Netns, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self { ns, args, user: None, stdout: READING }
+        Self { ns, args, user: None, program: binary().to_owned() }
     }
 
     /// Runs it as another user and group.
@@ -100,16 +100,16 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Does not read its output until [`Agent::resume_stdout`].
+    /// Runs a copy of the binary.
     #[must_use]
-    pub fn paused_stdout(mut self) -> Self {
-        self.stdout = PAUSED;
+    pub fn program(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.program);
         self
     }
 
     /// Starts it without waiting for anything.
     pub fn spawn(self) -> Agent {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_remove("RUST_LOG").env("NO_COLOR", "1");
         if let Some(id) = self.user {
@@ -118,7 +118,7 @@ impl<'a> Builder<'a> {
         let mut child = self.ns.run(move || command.spawn().expect("start the agent"));
         let stdout = child.stdout.take().expect("piped");
         let stderr = child.stderr.take().expect("piped");
-        let stdout_state = Arc::new(AtomicU8::new(self.stdout));
+        let stdout_state = Arc::new(AtomicU8::new(READING));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let errors = Arc::new(Mutex::new(Vec::new()));
         let readers = vec![
@@ -174,7 +174,12 @@ impl Agent {
         parse_all(whole.lines()).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Reads its output again after [`Builder::paused_stdout`].
+    /// Stops to read its output, as a consumer that is too slow does.
+    pub fn pause_stdout(&self) {
+        self.stdout_state.store(PAUSED, Ordering::Release);
+    }
+
+    /// Reads its output again.
     pub fn resume_stdout(&self) {
         self.stdout_state.store(READING, Ordering::Release);
     }
@@ -229,6 +234,16 @@ impl Outcome {
     pub fn lines(&self) -> Vec<Line> {
         assert!(self.stdout.is_empty() || self.stdout.ends_with('\n'), "the last line is cut");
         parse_all(self.stdout.lines()).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// The reasons and counts of malformed packets it printed at exit, those that are not zero.
+    pub fn malformed_reasons(&self) -> Vec<(String, u64)> {
+        let line = self.stderr.lines().find_map(|line| line.strip_prefix("malformed: "));
+        let pair = |part: &str| {
+            let (name, count) = part.split_once(' ').expect("a name and a count");
+            (name.to_owned(), count.parse().expect("a count"))
+        };
+        line.map_or_else(Vec::new, |line| line.split(", ").map(pair).collect())
     }
 
     /// The counts it printed at exit.

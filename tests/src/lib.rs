@@ -4,16 +4,20 @@
 //! injection, real traffic, and a runner for the built binary. The test targets under `tests/` use it.
 
 pub mod agent;
+pub mod attached;
 pub mod capture;
 pub mod compare;
 pub mod craft;
+pub mod fixtures;
 pub mod frame;
 pub mod generate;
 pub mod inject;
 pub mod lines;
+pub mod mount;
 pub mod netns;
 pub mod oracle;
 pub mod pcap;
 pub mod random;
+pub mod scenario;
 pub mod sys;
 pub mod traffic;

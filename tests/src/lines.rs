@@ -84,6 +84,24 @@ impl Line {
         Ok(Self { raw: raw.to_owned(), fields, index })
     }
 
+    /// Parses a line of `--shape array`: the envelope, then `features` in the order of the schema.
+    pub fn from_array(raw: &str) -> Result<Self, String> {
+        let line = Self::parse(raw)?;
+        let Some((last, envelope)) = line.fields.split_last() else {
+            return Err(format!("an empty object: {raw}"));
+        };
+        let (name, Value::Array(features)) = last else {
+            return Err(format!("no array at the end: {raw}"));
+        };
+        if name != "features" || features.len() != feature_names().len() {
+            return Err(format!("{name} has {} values: {raw}", features.len()));
+        }
+        let named = feature_names().iter().cloned().zip(features.iter().cloned());
+        let fields: Vec<_> = envelope.iter().cloned().chain(named).collect();
+        let index = fields.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
+        Ok(Self { raw: line.raw, fields, index })
+    }
+
     /// The value of a field.
     pub fn get(&self, name: &str) -> &Value {
         let at = self.index.get(name).unwrap_or_else(|| panic!("no field {name} in {}", self.raw));

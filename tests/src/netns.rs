@@ -118,6 +118,15 @@ impl Netns {
         });
     }
 
+    /// Turns only the device's own segmentation on or off; the stack still builds super-packets.
+    pub fn set_segmentation_offload(&self, interface: &str, on: bool) {
+        const TSO: u32 = 0x1f;
+        self.run(|| {
+            sys::ethtool_set(interface, TSO, on.into())
+                .unwrap_or_else(|e| panic!("segmentation of {interface}: {e}"));
+        });
+    }
+
     fn file(&self) -> File {
         let path = format!("/run/netns/{}", self.name);
         File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}"))

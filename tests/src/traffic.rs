@@ -223,6 +223,26 @@ pub fn icmp_echo(pair: &Pair, version: Version, count: u16, size: usize) {
     });
 }
 
+/// One UDP flow of which each end sends `count` datagrams at will, each from its own processor.
+pub fn on_both_processors(pair: &Pair, count: usize) {
+    let near = pair.near.run(|| UdpSocket::bind((NEAR_IP, 0)).expect("bind"));
+    let far = pair.far.run(|| UdpSocket::bind((FAR_IP, 0)).expect("bind"));
+    near.connect(far.local_addr().expect("bound")).expect("connect");
+    far.connect(near.local_addr().expect("bound")).expect("connect");
+    // The first packet decides the direction; it must be the same one for all observers.
+    far.send(&[0; 10]).expect("send");
+    thread::scope(|scope| {
+        for (cpu, socket) in [(0, &near), (1, &far)] {
+            scope.spawn(move || {
+                pin_to_cpu(cpu);
+                for size in 0..count {
+                    socket.send(&vec![0; size % 1400]).expect("send");
+                }
+            });
+        }
+    });
+}
+
 fn await_answer(mut socket: &Socket, kind: u8, sequence: u16, version: Version) {
     let mut buffer = vec![0; 1 << 16];
     loop {

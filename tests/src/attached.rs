@@ -1,0 +1,50 @@
+//! What is attached to an interface, as the kernel tells.
+
+use std::process::Command;
+
+use aya::programs::{SchedClassifier, tc::TcAttachType};
+
+use crate::netns::Netns;
+
+/// Programs attached to both sides of an interface by TCX.
+pub fn tcx_programs(ns: &Netns, interface: &str) -> usize {
+    ns.run(|| {
+        [TcAttachType::Ingress, TcAttachType::Egress]
+            .into_iter()
+            .map(|side| {
+                let (_revision, programs) = SchedClassifier::query_tcx(interface, side)
+                    .unwrap_or_else(|e| panic!("TCX programs of {interface}: {e:?}"));
+                programs.len()
+            })
+            .sum()
+    })
+}
+
+/// Lines of `tc filter show` for both sides of an interface that name a program.
+pub fn tc_filters(ns: &Netns, interface: &str) -> Vec<String> {
+    ["ingress", "egress"]
+        .into_iter()
+        .flat_map(|side| {
+            let text = tc(ns, &["filter", "show", "dev", interface, side]);
+            let named = text.lines().filter(|line| line.contains("handle"));
+            named.map(|line| format!("{side} {}", line.trim())).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Attaches a foreign filter to the ingress of an interface that drops IPv6 and passes everything else on.
+///
+/// It is a classic program in direct-action mode: ethertype 0x86dd gives TC_ACT_SHOT, others TC_ACT_UNSPEC.
+pub fn attach_ipv6_dropper(ns: &Netns, interface: &str) {
+    tc(ns, &["qdisc", "add", "dev", interface, "clsact"]);
+    let program = "4,40 0 0 12,21 0 1 34525,6 0 0 2,6 0 0 4294967295";
+    let filter = ["filter", "add", "dev", interface, "ingress", "protocol", "all", "pref", "60000"];
+    tc(ns, &[&filter[..], &["bpf", "da", "bytecode", program]].concat());
+}
+
+fn tc(ns: &Netns, args: &[&str]) -> String {
+    let output =
+        Command::new("tc").args(["-n", ns.name()]).args(args).output().expect("run tc (iproute2)");
+    assert!(output.status.success(), "tc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
