@@ -10,6 +10,7 @@
 // The kernel side joins here: `pub mod bpf;`
 pub mod cli;
 pub mod clock;
+pub mod daemon;
 pub mod interface;
 pub mod line;
 pub mod logging;
@@ -19,5 +20,6 @@ pub mod readable;
 pub mod report;
 pub mod schema;
 pub mod settings;
+pub mod sink;
 pub mod status;
 pub mod watch;

@@ -16,7 +16,7 @@ pub const MIN_RING: u32 = 64 << 10;
 /// Largest ring buffer.
 pub const MAX_RING: u32 = 1 << 30;
 /// Longest duration of any option: far beyond use, and no sum of two can overflow.
-const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+const MAX_DURATION: Duration = Duration::from_hours(366 * 24);
 
 /// Which packets of an interface are seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -278,7 +278,7 @@ pub(crate) mod tests {
             interval: Duration::from_secs(1),
             poll: Duration::from_millis(250),
             idle_timeout: Duration::from_secs(15),
-            active_timeout: Duration::from_secs(300),
+            active_timeout: Duration::from_mins(5),
             max_flows: 65_536,
             ring_size: 8 << 20,
             latency: Latency::Balanced,

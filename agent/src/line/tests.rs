@@ -35,7 +35,7 @@ pub(crate) fn record(version: u8) -> Record {
     };
     let key = FlowKey { a, b, port_a: 443, port_b: 50_123, proto: 6, version, ..FlowKey::zeroed() };
     let mut record = Record { key, ..Record::zeroed() };
-    flow.emit(Reason::Stride, flow.summary.last_us, Config::DEFAULT.window, &mut record);
+    flow.emit(Reason::Stride, flow.summary.last_us, &mut record);
     record
 }
 

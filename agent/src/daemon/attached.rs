@@ -1,0 +1,52 @@
+//! The interfaces that programs are attached to now.
+
+use anyhow::{Context as _, Result};
+use tracing::debug;
+
+use super::{
+    placeholder::{Attachment, Kernel},
+    pump::Pump,
+};
+use crate::{
+    interface::Interface,
+    settings::{AttachMode, Direction},
+};
+
+/// Attachments by interface index; dropping one detaches it.
+pub(super) struct Attached {
+    direction: Direction,
+    mode: AttachMode,
+    attachments: Vec<(u32, Attachment)>,
+}
+
+impl Attached {
+    pub(super) fn new(direction: Direction, mode: AttachMode) -> Self {
+        Self { direction, mode, attachments: Vec::new() }
+    }
+
+    /// Attaches the programs to an interface, whose name lines carry from now on.
+    pub(super) fn attach(&mut self, pump: &mut Pump<Kernel>, interface: &Interface) -> Result<()> {
+        pump.names.insert(interface.index, &interface.name);
+        let attachment = pump
+            .source
+            .attach(interface, self.direction, self.mode)
+            .with_context(|| format!("cannot watch interface `{}`", interface.name))?;
+        self.attachments.push((interface.index, attachment));
+        debug!(name = interface.name, index = interface.index, mtu = interface.mtu, "attached");
+        Ok(())
+    }
+
+    /// Detaches from an interface, which may be gone.
+    pub(super) fn detach(&mut self, index: u32) {
+        self.attachments.retain(|(attached, _)| *attached != index);
+    }
+
+    /// Detaches from all.
+    pub(super) fn detach_all(&mut self) {
+        self.attachments.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.attachments.is_empty()
+    }
+}

@@ -1,0 +1,201 @@
+//! From the kernel's ring to the output's queue, and the sweeps between.
+
+use std::time::Duration;
+
+use agent_common::{
+    counters::Counters,
+    record::Record,
+    sweep::{SweepReport, SweepRequest},
+};
+use anyhow::{Result, bail};
+use tokio::{task::yield_now, time::timeout};
+use tracing::{debug, info, warn};
+
+use super::names::Names;
+use crate::{
+    clock::Clock,
+    line::LineWriter,
+    settings::Settings,
+    sink::{Batch, Ending, Output},
+    status::{Progress, Status},
+};
+
+/// Records come from here: the loaded kernel program.
+pub(super) trait Source {
+    /// Walks the flow table once.
+    fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport>;
+    /// Takes up to `budget` records out of the ring; returns how many.
+    fn drain(&mut self, budget: usize, each: &mut dyn FnMut(&Record)) -> Result<usize>;
+    /// Where every packet went.
+    fn counters(&self) -> Result<Counters>;
+}
+
+/// Records that become one batch: about 200 KB of lines.
+const BATCH: usize = 128;
+/// Batches made before timers and signals have their turn.
+const TURN: usize = 16;
+/// Sweeps that may change nothing before the last one is given up.
+const IDLE_SWEEPS: usize = 100;
+/// A wall clock that moves by more is worth a word.
+const CLOCK_STEP_US: i64 = 1_000_000;
+
+/// What is left in the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ring {
+    /// Nothing.
+    Empty,
+    /// Perhaps more; others had to have their turn.
+    More,
+    /// Perhaps more; the output has no room for it.
+    NoRoom,
+}
+
+/// The way of the records.
+pub(super) struct Pump<S> {
+    pub(super) source: S,
+    pub(super) output: Output,
+    pub(super) names: Names,
+    lines: LineWriter,
+    clock: Clock,
+    request: SweepRequest,
+    max_flows: u64,
+    /// Flows in the table after the last sweep.
+    flows: u64,
+    /// Whether the last sweep had to make room.
+    crowded: bool,
+    /// Nobody takes vectors any more: they are counted, not written.
+    discard: bool,
+    status: Status,
+}
+
+impl<S: Source> Pump<S> {
+    pub(super) fn new(source: S, output: Output, settings: &Settings, status: Status) -> Self {
+        Self {
+            source,
+            output,
+            names: Names::default(),
+            lines: LineWriter::new(settings.shape),
+            clock: Clock::new(),
+            request: SweepRequest::ordinary(settings.config.idle_timeout_us),
+            max_flows: settings.max_flows.into(),
+            flows: 0,
+            crowded: false,
+            discard: false,
+            status,
+        }
+    }
+
+    /// One poll: silent flows speak and end, and a table that is almost full gets room.
+    pub(super) fn sweep(&mut self) -> Result<()> {
+        let step = self.clock.refresh();
+        if step.abs() > CLOCK_STEP_US {
+            info!("the wall clock was set by {:.3} s", step as f64 / 1e6);
+        }
+        let mut report = self.source.sweep(&self.request)?;
+        let cutoff = report.evict_after_us(&self.request, self.max_flows);
+        if let Some(evict_after_us) = cutoff {
+            if !self.crowded {
+                warn!(
+                    "the flow table is over 80 % full ({} of {}): the longest silent flows end \
+                     early. A larger --max-flows, or a shorter --idle-timeout, avoids it",
+                    report.flows, self.max_flows
+                );
+            }
+            report = self.source.sweep(&SweepRequest { evict_after_us, ..self.request })?;
+        } else if self.crowded {
+            info!("the flow table has room again");
+        }
+        self.crowded = cutoff.is_some();
+        self.flows = report.flows;
+        debug!(flows = report.flows, ended = report.ended, waiting = report.waiting, "sweep");
+        Ok(())
+    }
+
+    /// Takes records out of the ring for as long as the output has room for their lines.
+    pub(super) fn drain(&mut self) -> Result<Ring> {
+        for _ in 0..TURN {
+            if self.discard || self.output.has_ended() {
+                if self.source.drain(BATCH, &mut |_| {})? < BATCH {
+                    return Ok(Ring::Empty);
+                }
+                continue;
+            }
+            if !self.output.has_room() {
+                return Ok(Ring::NoRoom);
+            }
+            if self.drain_batch()? < BATCH {
+                return Ok(Ring::Empty);
+            }
+        }
+        Ok(Ring::More)
+    }
+
+    fn drain_batch(&mut self) -> Result<usize> {
+        let Self { source, output, names, lines, clock, status, .. } = self;
+        let mut batch: Batch = output.batch();
+        let taken = source.drain(BATCH, &mut |record| {
+            lines.append(&mut batch.lines, record, names.of(record.key.ifindex), clock.offset_us());
+            batch.vectors += 1;
+        });
+        if batch.vectors > 0 {
+            status.vectors_come();
+            // A batch that comes back has found the output ended: its vectors count as lost.
+            let _ = output.send(batch);
+        }
+        taken
+    }
+
+    /// Shows the status line.
+    pub(super) fn show_status(&self) -> Result<()> {
+        if self.status.wanted() {
+            let packets = self.source.counters()?.seen;
+            let vectors = self.output.written();
+            self.status.show(&Progress { packets, flows: self.flows, vectors });
+        }
+        Ok(())
+    }
+
+    /// Nobody takes vectors any more.
+    pub(super) fn discard(&mut self) {
+        self.discard = true;
+    }
+
+    /// Every flow emits its last vector, and the ring is emptied. An output that takes nothing for as long
+    /// as `patience` is waited for no longer. Programs must be detached before.
+    pub(super) async fn stop(&mut self, patience: Duration) -> Result<()> {
+        let mut idle = 0;
+        loop {
+            let report = self.source.sweep(&SweepRequest::stop())?;
+            self.empty_ring(patience).await?;
+            // A program may have been running as it was detached: the last sweep is one that finds nothing.
+            if (report.flows, report.waiting, report.ended) == (0, 0, 0) {
+                return Ok(());
+            }
+            idle = if report.ended == 0 { idle + 1 } else { 0 };
+            if idle > IDLE_SWEEPS {
+                bail!("{} flows do not leave the table: an error in the agent", report.flows);
+            }
+        }
+    }
+
+    async fn empty_ring(&mut self, patience: Duration) -> Result<()> {
+        loop {
+            match self.drain()? {
+                Ring::Empty => return Ok(()),
+                Ring::More => yield_now().await,
+                Ring::NoRoom => {
+                    if timeout(patience, self.output.room()).await.is_err() {
+                        self.discard();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets out what is queued.
+    pub(super) async fn finish(&mut self, patience: Duration) -> Ending {
+        // Where patience has run out before it is not begun anew.
+        let patience = if self.discard { Duration::from_millis(100) } else { patience };
+        self.output.finish(patience).await
+    }
+}
