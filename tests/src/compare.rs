@@ -29,11 +29,15 @@ pub struct Options {
     pub windows: bool,
     /// Whether totals before a life's last line are compared. Needs the order, as windows do.
     pub every_total: bool,
+    /// Whether malformed packets are compared by reason, not only in number.
+    ///
+    /// Off for frames with several faults, of which one observer may meet another one first.
+    pub reasons: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { window: 64, times: Times::Ignore, windows: true, every_total: true }
+        Self { window: 64, times: Times::Ignore, windows: true, every_total: true, reasons: true }
     }
 }
 

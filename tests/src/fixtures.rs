@@ -356,11 +356,12 @@ fn sequences() -> Vec<Fixture> {
         Frame::ethernet(0, craft::ethernet(&[], IPV4, &packet))
     };
     let orphan = "17 10.0.0.1:0 > 10.0.0.2:0";
-    let part6 = |offset, more, bytes: &[u8]| {
-        let body = craft::fragment(17, offset, more, 77, bytes);
+    let part6 = |next, offset, more, bytes: &[u8]| {
+        let body = craft::fragment(next, offset, more, 77, bytes);
         let packet = craft::ipv6(A6.into(), B6.into(), 44, 64, &body);
         Frame::ethernet(0, craft::ethernet(&[], IPV6, &packet))
     };
+    let optioned = craft::extension(17, 0, &datagram);
     let back = {
         let tcp = Tcp { sport: 80, dport: 1000, flags: SYN | ACK, window: 99, options: 0 };
         let packet = V4::new(B.into(), A.into(), 6).packet(&tcp.segment(&[]));
@@ -381,8 +382,16 @@ fn sequences() -> Vec<Fixture> {
         Fixture {
             name: "fragments_v6",
             frames: vec![
-                (part6(0, true, &datagram[..16]), account(UDP6_AB, 1, 64, 8)),
-                (part6(2, false, &datagram[16..]), account(UDP6_AB, 1, 64, 16)),
+                (part6(17, 0, true, &datagram[..16]), account(UDP6_AB, 1, 64, 8)),
+                (part6(17, 2, false, &datagram[16..]), account(UDP6_AB, 1, 64, 16)),
+            ],
+        },
+        Fixture {
+            // Only the first fragment holds the options, and with them the protocol (RFC 8200, 4.5).
+            name: "fragments_v6_with_options_inside",
+            frames: vec![
+                (part6(60, 0, true, &optioned[..24]), account(UDP6_AB, 1, 72, 8)),
+                (part6(60, 3, false, &optioned[24..]), account(UDP6_AB, 1, 64, 16)),
             ],
         },
         Fixture {

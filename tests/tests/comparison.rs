@@ -88,7 +88,7 @@ fn parsed(lines: &[String]) -> Vec<Line> {
 }
 
 const EVERYTHING: Options =
-    Options { window: 64, times: Times::Compare, windows: true, every_total: true };
+    Options { window: 64, times: Times::Compare, windows: true, every_total: true, reasons: true };
 
 #[test]
 fn perfect_lines_pass() {

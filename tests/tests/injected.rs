@@ -173,5 +173,5 @@ fn real_captures_give_exact_lines() {
         inject::send(&pair.far, FAR_IF, &frames, Pace::FullSpeed);
         inject::send(&pair.near, NEAR_IF, &frames, Pace::FullSpeed);
     });
-    run.assert_exact(Options::default());
+    run.assert_exact(Options { reasons: false, ..Options::default() });
 }

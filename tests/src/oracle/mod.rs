@@ -157,7 +157,7 @@ impl Oracle {
         let syn = packet.flags & (flag::SYN | flag::ACK);
         let live = self.current.get(&key).copied().filter(|index| {
             let flow = &self.flows[*index];
-            let gap = Duration::from_nanos(time_ns.saturating_sub(flow.last_ns));
+            let gap = Duration::from_micros((time_ns / 1000).saturating_sub(flow.last_ns / 1000));
             let ended = gap >= self.config.idle_timeout
                 || (flow.closed() && (syn == flag::SYN || gap >= self.config.linger));
             !ended
@@ -247,7 +247,11 @@ impl Oracle {
                     {
                         (proto, Some(sport), Some(dport), one_way)
                     }
-                    _ => (packet.proto, Some(0), Some(0), false),
+                    _ if !matches!(packet.proto, 1 | 6 | 17 | 58 | 132) => {
+                        (packet.proto, None, None, false)
+                    }
+                    // Type 0 has an answer in ICMP and none in ICMPv6.
+                    _ => (packet.proto, Some(0), Some(0), packet.proto == 58),
                 }
             }
         }

@@ -180,6 +180,7 @@ fn word(frame: &Frame, at: usize, cut: Reason) -> Result<u16, Reason> {
 }
 
 fn try_parse(frame: &Frame) -> Result<Option<Packet>, Reason> {
+    // Priority tags count as tags, but their VID 0 names no VLAN.
     let mut tags: Vec<u16> = frame.vlan_tci.map(|tci| tci & 0xfff).into_iter().collect();
     let (version, l3) = if frame.l3_only {
         match byte(frame, 0, Reason::TruncatedIp)? >> 4 {
@@ -189,7 +190,8 @@ fn try_parse(frame: &Frame) -> Result<Option<Packet>, Reason> {
     } else {
         let mut at = 14;
         let mut ethertype = word(frame, 12, Reason::TruncatedLink)?;
-        while ethertype == 0x8100 || ethertype == 0x88a8 {
+        // 802.1Q, 802.1ad, and the older type for the outer tag of QinQ.
+        while matches!(ethertype, 0x8100 | 0x88a8 | 0x9100) {
             if tags.len() == 2 {
                 return Err(Reason::VlanDepth);
             }
@@ -204,18 +206,19 @@ fn try_parse(frame: &Frame) -> Result<Option<Packet>, Reason> {
             _ => return Ok(None),
         }
     };
-    let vlan = [tags.first().copied().unwrap_or(0), tags.get(1).copied().unwrap_or(0)];
+    let mut vids = tags.into_iter().filter(|vid| *vid != 0);
+    let vlan = [vids.next().unwrap_or(0), vids.next().unwrap_or(0)];
     let there = frame.wire_len - l3;
     let gso_size = match frame.gso_size {
         0 | 0xffff => 0,
         size => usize::from(size),
     };
     let ip = if version == 4 {
-        ipv4(frame, l3, there, gso_size > 0)?
+        ipv4(frame, l3, there, frame.gso_size > 0)?
     } else {
-        ipv6(frame, l3, there, gso_size > 0)?
+        ipv6(frame, l3, there, frame.gso_size > 0)?
     };
-    let l4 = l4(frame, l3, &ip, gso_size > 0)?;
+    let l4 = l4(frame, l3, &ip, frame.gso_size > 0)?;
     Ok(Some(Packet {
         vlan,
         src: ip.src,
@@ -338,11 +341,14 @@ struct L4 {
 fn l4(frame: &Frame, l3: usize, ip: &Ip, gso: bool) -> Result<L4, Reason> {
     let has_ports = matches!(ip.proto, 1 | 6 | 17 | 58 | 132);
     let plain = |ports| L4 { ports, header: 0, flags: 0, tcp_window: None };
+    if matches!(ip.fragment, Some((_, _, false))) {
+        // Behind an extension header that only the first fragment holds there may be any protocol.
+        let hidden = ip.src.is_ipv6() && matches!(ip.proto, 0 | 43 | 44 | 60 | 51);
+        let ports = if has_ports || hidden { Ports::OfFirstFragment } else { Ports::None };
+        return Ok(plain(ports));
+    }
     if !has_ports {
         return Ok(plain(Ports::None));
-    }
-    if matches!(ip.fragment, Some((_, _, false))) {
-        return Ok(plain(Ports::OfFirstFragment));
     }
     let room = ip.len - ip.headers;
     let needed = match ip.proto {
