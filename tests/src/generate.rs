@@ -14,7 +14,7 @@ use crate::{
 /// One conversation still to be sent, frames in order.
 type Script = VecDeque<Vec<u8>>;
 
-/// How many conversations go on at the same time.
+/// How many conversations go on at the same time, at most.
 const AT_ONCE: usize = 600;
 
 /// The longest IP packet generated, bytes.
@@ -31,8 +31,9 @@ pub fn mixed_frames(seed: u64, count: usize) -> Vec<Vec<u8>> {
     let mut maker = Maker { random: Random::new(seed), made: 0 };
     let mut frames = Vec::with_capacity(count + 1000);
     let mut open: Vec<Script> = Vec::new();
+    let at_once = AT_ONCE.min(count / 100 + 1);
     loop {
-        while frames.len() < count && open.len() < AT_ONCE {
+        while frames.len() < count && open.len() < at_once {
             open.push(maker.conversation());
         }
         if open.is_empty() {
