@@ -34,7 +34,7 @@ fn targets(verbosity: Verbosity) -> Targets {
         (true, _) => (LevelFilter::ERROR, LevelFilter::OFF, LevelFilter::ERROR),
         (false, 0) => (LevelFilter::INFO, LevelFilter::OFF, LevelFilter::WARN),
         (false, 1) => (LevelFilter::DEBUG, LevelFilter::OFF, LevelFilter::WARN),
-        (false, _) => (LevelFilter::DEBUG, LevelFilter::TRACE, LevelFilter::DEBUG),
+        (false, _) => (LevelFilter::TRACE, LevelFilter::TRACE, LevelFilter::DEBUG),
     };
     Targets::new()
         .with_default(others)

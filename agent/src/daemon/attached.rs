@@ -3,10 +3,7 @@
 use anyhow::{Context as _, Result};
 use tracing::debug;
 
-use super::{
-    placeholder::{Attachment, Kernel},
-    pump::Pump,
-};
+use super::{bpf, pump::Pump};
 use crate::{
     interface::Interface,
     settings::{AttachMode, Direction},
@@ -16,7 +13,7 @@ use crate::{
 pub(super) struct Attached {
     direction: Direction,
     mode: AttachMode,
-    attachments: Vec<(u32, Attachment)>,
+    attachments: Vec<(u32, bpf::Attachment)>,
 }
 
 impl Attached {
@@ -25,7 +22,11 @@ impl Attached {
     }
 
     /// Attaches the programs to an interface, whose name lines carry from now on.
-    pub(super) fn attach(&mut self, pump: &mut Pump<Kernel>, interface: &Interface) -> Result<()> {
+    pub(super) fn attach(
+        &mut self,
+        pump: &mut Pump<bpf::Kernel>,
+        interface: &Interface,
+    ) -> Result<()> {
         pump.names.insert(interface.index, &interface.name);
         let attachment = pump
             .source

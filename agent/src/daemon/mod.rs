@@ -25,9 +25,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+// Until the kernel side is there: `use crate::bpf;`
+use self::placeholder as bpf;
 use self::{
     attached::Attached,
-    placeholder::{Kernel, LoadOptions},
     pump::{Pump, Ring},
     signals::Signals,
 };
@@ -59,7 +60,7 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
         let output = Output::start(sink::open(&settings.output)?)?;
         let signals = Signals::new()?;
 
-        let mut kernel = Kernel::load(&LoadOptions {
+        let mut kernel = bpf::Kernel::load(&bpf::LoadOptions {
             config: settings.config,
             max_flows: settings.max_flows,
             ring_bytes: settings.ring_bytes,
@@ -98,7 +99,7 @@ enum Stop {
 struct Daemon<'a> {
     /// Before the pump, which holds the programs: detached before they are unloaded.
     attached: Attached,
-    pump: Pump<Kernel>,
+    pump: Pump<bpf::Kernel>,
     watch: Watch,
     signals: Signals,
     settings: &'a Settings,

@@ -1,26 +1,20 @@
 //! Names of interfaces, also of those that have gone: their flows speak longer than they last.
 
-/// Index and name of every interface that was watched.
+use std::collections::BTreeMap;
+
+/// Every interface that was ever watched, by index.
 #[derive(Debug, Default)]
-pub(super) struct Names(Vec<(u32, String)>);
+pub(super) struct Names(BTreeMap<u32, String>);
 
 impl Names {
     /// An interface is watched from now on.
     pub(super) fn insert(&mut self, index: u32, name: &str) {
-        match self.0.iter_mut().find(|(known, _)| *known == index) {
-            Some((_, known)) => name.clone_into(known),
-            None => self.0.push((index, name.to_owned())),
-        }
+        self.0.insert(index, name.to_owned());
     }
 
     /// The name of an interface; of one that was never watched, its index.
     pub(super) fn of(&mut self, index: u32) -> &str {
-        let place = self.0.iter().position(|(known, _)| *known == index);
-        let place = place.unwrap_or_else(|| {
-            self.0.push((index, format!("if{index}")));
-            self.0.len() - 1
-        });
-        &self.0[place].1
+        self.0.entry(index).or_insert_with(|| format!("if{index}"))
     }
 }
 

@@ -55,14 +55,3 @@ impl Kernel {
         rustix::stdio::stdin()
     }
 }
-impl super::pump::Source for Kernel {
-    fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {
-        Kernel::sweep(self, request)
-    }
-    fn drain(&mut self, budget: usize, each: &mut dyn FnMut(&Record)) -> Result<usize> {
-        Kernel::drain(self, budget, each)
-    }
-    fn counters(&self) -> Result<Counters> {
-        Kernel::counters(self)
-    }
-}

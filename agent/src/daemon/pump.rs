@@ -9,9 +9,9 @@ use agent_common::{
 };
 use anyhow::{Result, bail};
 use tokio::{task::yield_now, time::timeout};
-use tracing::{debug, info, warn};
+use tracing::{info, trace, warn};
 
-use super::names::Names;
+use super::{bpf, names::Names};
 use crate::{
     clock::Clock,
     line::LineWriter,
@@ -28,6 +28,20 @@ pub(super) trait Source {
     fn drain(&mut self, budget: usize, each: &mut dyn FnMut(&Record)) -> Result<usize>;
     /// Where every packet went.
     fn counters(&self) -> Result<Counters>;
+}
+
+impl Source for bpf::Kernel {
+    fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {
+        self.sweep(request)
+    }
+
+    fn drain(&mut self, budget: usize, each: &mut dyn FnMut(&Record)) -> Result<usize> {
+        self.drain(budget, each)
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        self.counters()
+    }
 }
 
 /// Records that become one batch: about 200 KB of lines.
@@ -107,7 +121,7 @@ impl<S: Source> Pump<S> {
         }
         self.crowded = cutoff.is_some();
         self.flows = report.flows;
-        debug!(flows = report.flows, ended = report.ended, waiting = report.waiting, "sweep");
+        trace!(flows = report.flows, ended = report.ended, waiting = report.waiting, "sweep");
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! The signals that stop the agent.
 
+use std::{fs, future::pending};
+
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -8,17 +10,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// The terminal was closed.
-    hang_up: Signal,
+    /// The terminal was closed; `None` if that is to be ignored, as nohup(1) has it.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
     pub(super) fn new() -> Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
+        let hang_up = SignalKind::hangup();
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
+            hang_up: if is_ignored(hang_up) { None } else { Some(listen(hang_up)?) },
         })
     }
 
@@ -27,7 +30,43 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
+            () = received(&mut self.hang_up) => "SIGHUP",
         }
+    }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => pending().await,
+    }
+}
+
+/// Whether the process was started with a signal ignored.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_signals(&status) >> (kind.as_raw_value() - 1) & 1 == 1
+}
+
+/// The mask that /proc/self/status shows.
+fn ignored_signals(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_mask() {
+        let status = "Name:\tx\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\n";
+        assert_eq!(ignored_signals(status), 0x1001);
+        assert_eq!(ignored_signals(""), 0);
+        // Rust ignores SIGPIPE (13), and tests are started with SIGTERM as it was.
+        assert!(is_ignored(SignalKind::pipe()));
+        assert!(!is_ignored(SignalKind::terminate()));
     }
 }

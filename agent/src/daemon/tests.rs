@@ -51,7 +51,7 @@ impl FakeKernel {
         let mut record = Record::zeroed();
         record.key.version = 4;
         record.key.ifindex = 3;
-        record.reason = reason as u8;
+        record.reason = reason as u32;
         record.sums.packets = [1, 0];
         record.summary.seq = self.counters.vectors as u32;
         self.counters.vectors += 1;

@@ -1,50 +1,47 @@
 //! Lines parse, hold every field in order, and both shapes hold the same values.
 
 use agent_common::{
-    config::Config,
-    flow::{Arrival, Flow, Outcome, Standing},
+    flow::NO_WINDOW,
     key::{Address, FlowKey},
-    record::Reason,
-    segments::Segments,
+    record::{DirectionBy, Reason},
 };
 use bytemuck::Zeroable as _;
 use serde_json::Value as Json;
 
 use super::*;
 
-/// The record of a TCP flow of 100 packets over IPv4 or IPv6, as the kernel would write it.
-pub(crate) fn record(version: u8) -> Record {
-    let mut flow = Flow::zeroed();
-    for packet in 0..100u32 {
-        let arrival = Arrival {
-            now_us: 5_000_000 + u64::from(packet * packet * 37),
-            segments: Segments::new(52 + packet * 97 % 1449, 52, 0),
-            tcp_window: 64_240,
-            tcp_flags: if packet == 0 { 0x02 } else { 0x10 },
-            ttl: 64,
-            from_b: u8::from(packet % 3 == 1),
-            is_tcp: true,
-        };
-        let standing = if packet == 0 { Standing::New } else { Standing::Known };
-        let outcome = flow.on_packet(&arrival, standing, &Config::DEFAULT);
-        assert!(!matches!(outcome, Outcome::Ended(_)));
-    }
+/// A record with every kind of value, over IPv4 or IPv6.
+fn record(version: u8) -> Record {
     let (a, b) = match version {
         4 => (Address::v4([192, 0, 2, 1]), Address::v4([198, 51, 100, 200])),
         _ => (Address::v6([0x20; 16]), Address::v6([0x2a; 16])),
     };
     let key = FlowKey { a, b, port_a: 443, port_b: 50_123, proto: 6, version, ..FlowKey::zeroed() };
-    let mut record = Record { key, ..Record::zeroed() };
-    flow.emit(Reason::Stride, flow.summary.last_us, &mut record);
+    let mut record = Record { key, ..smallest() };
+    record.reason = Reason::Stride as u32;
+    record.summary.direction_by = DirectionBy::Syn as u8;
+    record.summary.first_us = 4_000_000;
+    record.summary.last_us = 5_366_300;
+    for (totals, packets) in record.summary.totals.iter_mut().zip([67, 33]) {
+        totals.packets = packets;
+        totals.bytes = packets * 723;
+        totals.flags[4] = packets;
+        totals.init_window = NO_WINDOW;
+    }
+    record.sums.packets = [43, 21];
+    record.sums.len_sum = [32_714, 15_876];
+    record.sums.len_sq_sum = [32_000_000, 16_000_000];
+    record.sums.iat_sum = 317_016;
+    record.sums.iat_sq_sum = 1_709_000_000;
     record
 }
 
-/// What the smallest record is: one packet, no ports, no gaps.
+/// One packet, no ports, no gaps.
 fn smallest() -> Record {
     let mut record = Record::zeroed();
     record.key.version = 4;
     record.key.proto = 47;
-    record.reason = Reason::Stop as u8;
+    record.reason = Reason::Stop as u32;
     record.sums.packets = [1, 0];
     record
 }
