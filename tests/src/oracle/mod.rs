@@ -243,7 +243,7 @@ impl Oracle {
                 let known = key.and_then(|key| self.fragments.get(&key).copied());
                 match known {
                     Some((since, proto, sport, dport, one_way))
-                        if time_ns.saturating_sub(since) <= FRAGMENTS_VALID.as_nanos() as u64 =>
+                        if time_ns.saturating_sub(since) < FRAGMENTS_VALID.as_nanos() as u64 =>
                     {
                         (proto, Some(sport), Some(dport), one_way)
                     }
