@@ -15,6 +15,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod barrier;
 pub mod config;
 pub mod counters;
 #[cfg(feature = "finish")]

@@ -59,8 +59,8 @@ impl Reason {
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| *reason as u8 == code)
+    fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u32 == code)
     }
 }
 
@@ -125,9 +125,9 @@ pub struct Record {
     /// Smallest and largest of the window.
     pub extrema: Extrema,
     /// A [`Reason`].
-    pub reason: u8,
+    pub reason: u32,
     /// Zero.
-    pub padding: [u8; 7],
+    pub padding: u32,
 }
 
 const _: () = assert!(size_of::<Record>() == 368);
@@ -221,7 +221,7 @@ mod tests {
             Record::from_bytes(bytemuck::bytes_of(&record)),
             Err(DecodeError::Field("reason"))
         );
-        record.reason = Reason::Idle as u8;
+        record.reason = Reason::Idle as u32;
         record.key.version = 4;
         assert_eq!(
             Record::from_bytes(bytemuck::bytes_of(&record)),

@@ -1,5 +1,7 @@
 //! The wire packets behind one socket buffer.
 
+use crate::window::slot::Slot;
+
 /// One socket buffer as the packets that were, or will be, on the wire.
 ///
 /// All packets but the last are `len` bytes long. A plain packet is `count` 1 with `len` = `last_len`.
@@ -31,6 +33,21 @@ impl Segments {
         let count = payload.div_ceil(gso_size);
         let last = payload - (count - 1) * gso_size;
         Self { count, len: headers + gso_size, last_len: headers + last, headers }
+    }
+
+    /// The first, each of the middle and the last segment as the window remembers them; the only one of a
+    /// plain packet is the last. The gap lies before the first (and before that only one).
+    #[inline(always)]
+    pub fn slots(&self, iat: u64, flags: u8, direction: usize) -> [Slot; 3] {
+        let spread = SegmentFlags::new(flags);
+        // VERIFIER: all ones for a plain packet; a comparison would double the paths.
+        let plain = ((i64::from(self.count) - 2) >> 32) as u64;
+        let last_flags = spread.last | flags & plain as u8;
+        [
+            Slot::new(iat, self.len, spread.first, direction),
+            Slot::new(0, self.len, spread.middle, direction),
+            Slot::new(iat & plain, self.last_len, last_flags, direction),
+        ]
     }
 
     /// IP bytes of all wire packets.
@@ -66,6 +83,14 @@ pub mod tcp {
     pub const CWR: u8 = 0x80;
     /// The names by bit, in the order of the features.
     pub const NAMES: [&str; 8] = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"];
+
+    /// The eight flags as eight bytes of 0 or 1, FIN lowest.
+    #[inline(always)]
+    pub fn lanes(flags: u8) -> u64 {
+        // Each byte keeps its own bit, which a carry-free add of 0x7f turns into bit 7.
+        let bits = (u64::from(flags) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+        ((bits + 0x7f7f_7f7f_7f7f_7f7f) >> 7) & 0x0101_0101_0101_0101
+    }
 }
 
 /// The flags of the segments of a super-packet, as `tcp_gso_segment` sets them (net/ipv4/tcp_offload.c):

@@ -82,7 +82,7 @@ fn the_schema_has_a_name_of_its_own() {
 fn every_value_is_finite_or_a_documented_null() {
     let mut record = Record::zeroed();
     record.key.version = 4;
-    record.reason = Reason::Stop as u8;
+    record.reason = Reason::Stop as u32;
     record.sums.packets = [1, 0];
     let one = record;
     record.sums.packets = [32, 32];
@@ -106,6 +106,6 @@ fn every_value_is_finite_or_a_documented_null() {
                 _ => None,
             })
             .collect();
-        assert_eq!(nulls.iter().any(|&name| name == "win_iat_mean_us"), record == one);
+        assert_eq!(nulls.contains(&"win_iat_mean_us"), record == one);
     }
 }

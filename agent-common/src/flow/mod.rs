@@ -6,6 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    barrier::{clear, copy, opaque, settled},
     config::{LINGER_US, Thresholds},
     parse::Headers,
     record::{DirectionBy, Hook, Reason, Record},
@@ -111,8 +112,10 @@ pub struct Arrival {
     pub tcp_flags: u8,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// Whether the sender is end `b` of the key.
-    pub from_b: bool,
+    /// 1 if the sender is end `b` of the key, else 0.
+    ///
+    /// VERIFIER: not a `bool`, whose known range lets the compiler drop the mask of an index.
+    pub from_b: u8,
     /// Whether the flow is TCP.
     pub is_tcp: bool,
 }
@@ -127,10 +130,21 @@ impl Arrival {
             tcp_window: headers.tcp_window,
             tcp_flags: headers.tcp_flags,
             ttl: headers.ttl,
-            from_b,
+            from_b: u8::from(from_b),
             is_tcp: headers.is_tcp(),
         }
     }
+}
+
+/// What is known of a flow when a packet comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: its entry was just made.
+    New,
+    /// It has begun.
+    Known,
+    /// It has ended, but its last words find no room in the ring: it goes on. A delay, not a loss.
+    Overdue,
 }
 
 /// What a packet did to its flow.
@@ -141,7 +155,7 @@ pub enum Outcome {
     /// Taken; a vector is due.
     Due(Reason),
     /// Not taken: the flow had ended before, with packets in no vector yet. Emit its last vector with this
-    /// reason, then [`Flow::begin`] and [`Flow::take`].
+    /// reason, then offer the packet again, as [`Standing::Overdue`] if the vector must wait.
     Ended(Reason),
 }
 
@@ -159,39 +173,26 @@ pub enum SweepAction {
 impl Flow {
     /// Makes this the state of a flow that begins with `arrival`, which is still to be taken.
     #[inline(always)]
-    pub fn begin(&mut self, arrival: &Arrival) {
+    fn begin(&mut self, arrival: &Arrival) {
         let opening = arrival.tcp_flags & (tcp::SYN | tcp::ACK);
         let (initiator_is_b, direction_by) = if !arrival.is_tcp || opening & tcp::SYN == 0 {
             (arrival.from_b, DirectionBy::First)
         } else if opening & tcp::ACK == 0 {
             (arrival.from_b, DirectionBy::Syn)
         } else {
-            (!arrival.from_b, DirectionBy::SynAck)
+            (arrival.from_b ^ 1, DirectionBy::SynAck)
         };
         let Self { summary, vector_us, active_us, pending, due, closed, delayed, padding, window } =
             self;
-        let totals = Totals {
-            packets: 0,
-            bytes: 0,
-            payload_bytes: 0,
-            flags: [0; 8],
-            init_window: NO_WINDOW,
-            ttl_min: 0,
-            ttl_max: 0,
-            padding: [0; 2],
-        };
-        *summary = Summary {
-            first_us: arrival.now_us,
-            last_us: arrival.now_us,
-            totals: [totals; 2],
-            seq: 0,
-            missed: 0,
-            initiator_is_b: u8::from(initiator_is_b),
-            direction_by: direction_by as u8,
-            midstream: u8::from(arrival.is_tcp && opening & tcp::SYN == 0),
-            hook: Hook::Tc as u8,
-            padding: 0,
-        };
+        clear(summary);
+        summary.first_us = arrival.now_us;
+        summary.last_us = arrival.now_us;
+        summary.totals[0].init_window = NO_WINDOW;
+        summary.totals[1].init_window = NO_WINDOW;
+        summary.initiator_is_b = initiator_is_b;
+        summary.direction_by = direction_by as u8;
+        summary.midstream = u8::from(arrival.is_tcp && opening & tcp::SYN == 0);
+        summary.hook = Hook::Tc as u8;
         *vector_us = arrival.now_us;
         *active_us = arrival.now_us;
         *pending = 0;
@@ -204,23 +205,39 @@ impl Flow {
 
     /// A packet of this flow, or of the next one with the same key.
     #[inline(always)]
-    pub fn on_packet<T: Thresholds>(&mut self, arrival: &Arrival, thresholds: &T) -> Outcome {
-        if let Some(reason) = self.ended(arrival, thresholds) {
-            if self.pending > 0 {
-                return Outcome::Ended(reason);
-            }
+    pub fn on_packet<T: Thresholds>(
+        &mut self,
+        arrival: &Arrival,
+        standing: Standing,
+        thresholds: &T,
+    ) -> Outcome {
+        let begins = match standing {
+            Standing::New => true,
+            Standing::Known => match self.ended(arrival, thresholds) {
+                Some(reason) if self.pending > 0 => return Outcome::Ended(reason),
+                ended => ended.is_some(),
+            },
+            Standing::Overdue => false,
+        };
+        if begins {
             self.begin(arrival);
         }
-        match self.take(arrival, thresholds) {
+        match settled(self).take(arrival, thresholds) {
             Some(reason) => Outcome::Due(reason),
             None => Outcome::Quiet,
         }
     }
 
+    /// The reason of the vector that a flow which had ended before this packet still has to emit.
+    #[inline(always)]
+    pub fn last_words<T: Thresholds>(&self, arrival: &Arrival, thresholds: &T) -> Option<Reason> {
+        if self.pending > 0 { self.ended(arrival, thresholds) } else { None }
+    }
+
     /// Why the flow had ended before this packet, which then begins another: it was silent for the idle
     /// time-out, or it was closed and this is a SYN.
     #[inline(always)]
-    pub fn ended<T: Thresholds>(&self, arrival: &Arrival, thresholds: &T) -> Option<Reason> {
+    fn ended<T: Thresholds>(&self, arrival: &Arrival, thresholds: &T) -> Option<Reason> {
         if arrival.now_us.saturating_sub(self.summary.last_us) >= thresholds.idle_timeout_us() {
             return Some(Reason::Idle);
         }
@@ -230,15 +247,15 @@ impl Flow {
 
     /// Accounts a packet, whatever came before; returns the reason of a vector that is due.
     #[inline(always)]
-    pub fn take<T: Thresholds>(&mut self, arrival: &Arrival, thresholds: &T) -> Option<Reason> {
+    fn take<T: Thresholds>(&mut self, arrival: &Arrival, thresholds: &T) -> Option<Reason> {
         let last_us = self.summary.last_us;
         // Two CPUs may take the time in one order and the lock in the other.
         let now_us = if arrival.now_us < last_us { last_us } else { arrival.now_us };
-        let direction = usize::from(u8::from(arrival.from_b) ^ self.summary.initiator_is_b) & 1;
+        let direction = usize::from(arrival.from_b ^ self.summary.initiator_is_b) & 1;
 
         self.summary.last_us = now_us;
         self.summary.totals[direction].add(arrival);
-        self.window.push_segments(
+        self.window.push(
             thresholds.window(),
             &arrival.segments,
             now_us - last_us,
@@ -258,14 +275,15 @@ impl Flow {
         self.summary.last_us > arrival.now_us
     }
 
-    /// Makes a vector at `now_us` and counts it as emitted. The record's key is left to the caller.
+    /// Makes a vector at `now_us` and counts it as emitted. Key and extrema are left to the caller: the
+    /// former needs no lock, the latter costs the verifier a walk per reason unless it comes before one is
+    /// known.
     #[inline(always)]
-    pub fn emit(&mut self, reason: Reason, now_us: u64, capacity: u32, record: &mut Record) {
-        record.summary = self.summary;
-        record.sums = self.window.sums;
-        record.extrema = self.window.extrema(capacity);
-        record.reason = reason as u8;
-        record.padding = [0; 7];
+    pub fn emit(&mut self, reason: Reason, now_us: u64, record: &mut Record) {
+        copy(&mut record.summary, &self.summary);
+        copy(&mut record.sums, &self.window.sums);
+        record.reason = reason as u32;
+        record.padding = 0;
         self.summary.seq += 1;
         self.vector_us = now_us;
         self.pending = 0;
@@ -383,12 +401,12 @@ impl Totals {
         self.packets += u64::from(segments.count);
         self.bytes += segments.bytes();
         self.payload_bytes += segments.payload_bytes();
+        let lanes = opaque(tcp::lanes(arrival.tcp_flags));
         for bit in 0..8 {
-            if arrival.tcp_flags & 1 << bit != 0 {
-                // One header of a super-packet's keeps these, see `SegmentFlags`.
-                let single = (tcp::FIN | tcp::PSH | tcp::CWR) & 1 << bit != 0;
-                self.flags[bit] += if single { 1 } else { u64::from(segments.count) };
-            }
+            // One segment of a super-packet keeps these, see `SegmentFlags`.
+            let single = (tcp::FIN | tcp::PSH | tcp::CWR) & 1 << bit != 0;
+            let weight = if single { 1 } else { u64::from(segments.count) };
+            self.flags[bit] += (lanes >> (8 * bit) & 0xff) * weight;
         }
     }
 }

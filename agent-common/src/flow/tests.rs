@@ -13,21 +13,21 @@ fn arrival(now_us: u64, tcp_flags: u8, from_b: bool) -> Arrival {
         tcp_window: 1000,
         tcp_flags,
         ttl: 64,
-        from_b,
+        from_b: u8::from(from_b),
         is_tcp: true,
     }
 }
 
 fn begun(first: &Arrival, config: &Config) -> (Flow, Outcome) {
     let mut flow = Flow::zeroed();
-    flow.begin(first);
-    let outcome = flow.on_packet(first, config);
+    let outcome = flow.on_packet(first, Standing::New, config);
     (flow, outcome)
 }
 
 fn emit(flow: &mut Flow, reason: Reason, now_us: u64) -> Record {
     let mut record = Record::zeroed();
-    flow.emit(reason, now_us, 64, &mut record);
+    record.extrema = flow.window.extrema(64);
+    flow.emit(reason, now_us, &mut record);
     record
 }
 
@@ -57,16 +57,35 @@ fn fins_and_resets_speak_once_each() {
     let (mut flow, outcome) = begun(&arrival(0, tcp::SYN, false), &config);
     assert_eq!(outcome, Outcome::Quiet);
     let fin = tcp::FIN | tcp::ACK;
-    assert_eq!(flow.on_packet(&arrival(1, fin, false), &config), Outcome::Due(Reason::Fin));
+    assert_eq!(
+        flow.on_packet(&arrival(1, fin, false), Standing::Known, &config),
+        Outcome::Due(Reason::Fin)
+    );
     emit(&mut flow, Reason::Fin, 1);
-    assert_eq!(flow.on_packet(&arrival(2, fin, false), &config), Outcome::Quiet, "retransmitted");
-    assert_eq!(flow.on_packet(&arrival(3, fin, true), &config), Outcome::Due(Reason::Fin));
+    assert_eq!(
+        flow.on_packet(&arrival(2, fin, false), Standing::Known, &config),
+        Outcome::Quiet,
+        "retransmitted"
+    );
+    assert_eq!(
+        flow.on_packet(&arrival(3, fin, true), Standing::Known, &config),
+        Outcome::Due(Reason::Fin)
+    );
     // Not emitted: still due at the next packet.
-    assert_eq!(flow.on_packet(&arrival(4, tcp::ACK, false), &config), Outcome::Due(Reason::Fin));
+    assert_eq!(
+        flow.on_packet(&arrival(4, tcp::ACK, false), Standing::Known, &config),
+        Outcome::Due(Reason::Fin)
+    );
     emit(&mut flow, Reason::Fin, 4);
-    assert_eq!(flow.on_packet(&arrival(5, tcp::RST, true), &config), Outcome::Due(Reason::Rst));
+    assert_eq!(
+        flow.on_packet(&arrival(5, tcp::RST, true), Standing::Known, &config),
+        Outcome::Due(Reason::Rst)
+    );
     emit(&mut flow, Reason::Rst, 5);
-    assert_eq!(flow.on_packet(&arrival(6, tcp::RST, true), &config), Outcome::Quiet);
+    assert_eq!(
+        flow.on_packet(&arrival(6, tcp::RST, true), Standing::Known, &config),
+        Outcome::Quiet
+    );
     assert_eq!(flow.on_sweep(&sweep(2_000_005), &config), SweepAction::Emit(Reason::Interval));
     flow.vector_us = 2_000_000;
     assert_eq!(flow.on_sweep(&sweep(2_000_005), &config), SweepAction::Keep);
@@ -77,16 +96,19 @@ fn fins_and_resets_speak_once_each() {
 fn a_syn_on_a_closed_flow_begins_another() {
     let config = Config::DEFAULT;
     let (mut flow, _) = begun(&arrival(0, tcp::SYN, false), &config);
-    flow.on_packet(&arrival(1, tcp::RST, true), &config);
+    flow.on_packet(&arrival(1, tcp::RST, true), Standing::Known, &config);
     let syn = arrival(2, tcp::SYN, true);
-    assert_eq!(flow.on_packet(&syn, &config), Outcome::Ended(Reason::Rst));
+    assert_eq!(flow.on_packet(&syn, Standing::Known, &config), Outcome::Ended(Reason::Rst));
     let last = emit(&mut flow, Reason::Rst, 2);
     assert_eq!(last.summary.totals.map(|t| t.packets), [1, 1]);
-    assert_eq!(flow.on_packet(&syn, &config), Outcome::Quiet);
+    assert_eq!(flow.on_packet(&syn, Standing::Known, &config), Outcome::Quiet);
     assert_eq!((flow.summary.seq, flow.summary.initiator_is_b), (0, 1));
     assert_eq!(flow.summary.totals.map(|t| t.packets), [1, 0]);
     // A retransmitted SYN of an open flow does not.
-    assert_eq!(flow.on_packet(&arrival(3, tcp::SYN, true), &config), Outcome::Quiet);
+    assert_eq!(
+        flow.on_packet(&arrival(3, tcp::SYN, true), Standing::Known, &config),
+        Outcome::Quiet
+    );
     assert_eq!(flow.summary.totals[0].packets, 2);
 }
 
@@ -98,10 +120,10 @@ fn silence_ends_a_flow_whether_or_not_a_sweep_saw_it() {
     assert_eq!(flow.on_sweep(&sweep(10 + idle - 1), &config), SweepAction::Emit(Reason::Interval));
     assert_eq!(flow.on_sweep(&sweep(10 + idle), &config), SweepAction::End(Some(Reason::Idle)));
     let late = arrival(10 + idle, tcp::ACK, false);
-    assert_eq!(flow.on_packet(&late, &config), Outcome::Ended(Reason::Idle));
+    assert_eq!(flow.on_packet(&late, Standing::Known, &config), Outcome::Ended(Reason::Idle));
     emit(&mut flow, Reason::Interval, 11);
     assert_eq!(flow.on_sweep(&sweep(10 + idle), &config), SweepAction::End(None));
-    assert_eq!(flow.on_packet(&late, &config), Outcome::Quiet);
+    assert_eq!(flow.on_packet(&late, Standing::Known, &config), Outcome::Quiet);
     assert_eq!(flow.summary.first_us, 10 + idle);
 }
 
@@ -110,18 +132,27 @@ fn stride_waits_for_the_gap_and_interval_for_no_one() {
     let config = Config { stride: 4, ..Config::DEFAULT };
     let (mut flow, _) = begun(&arrival(0, tcp::SYN, false), &config);
     for now in 1..3 {
-        assert_eq!(flow.on_packet(&arrival(now, tcp::ACK, false), &config), Outcome::Quiet);
+        assert_eq!(
+            flow.on_packet(&arrival(now, tcp::ACK, false), Standing::Known, &config),
+            Outcome::Quiet
+        );
     }
-    assert_eq!(flow.on_packet(&arrival(3, tcp::ACK, true), &config), Outcome::Due(Reason::Stride));
+    assert_eq!(
+        flow.on_packet(&arrival(3, tcp::ACK, true), Standing::Known, &config),
+        Outcome::Due(Reason::Stride)
+    );
     emit(&mut flow, Reason::Stride, 3);
     for now in 4..20 {
-        assert_eq!(flow.on_packet(&arrival(now, tcp::ACK, false), &config), Outcome::Quiet);
+        assert_eq!(
+            flow.on_packet(&arrival(now, tcp::ACK, false), Standing::Known, &config),
+            Outcome::Quiet
+        );
     }
     assert_eq!(flow.on_sweep(&sweep(100_002), &config), SweepAction::Keep);
     assert_eq!(flow.on_sweep(&sweep(100_003), &config), SweepAction::Emit(Reason::Stride));
     emit(&mut flow, Reason::Stride, 100_003);
     assert_eq!(flow.on_sweep(&sweep(9_000_000), &config), SweepAction::Keep, "nothing new to say");
-    let late = flow.on_packet(&arrival(9_000_000, tcp::ACK, false), &config);
+    let late = flow.on_packet(&arrival(9_000_000, tcp::ACK, false), Standing::Known, &config);
     assert_eq!(late, Outcome::Due(Reason::Interval));
 }
 
@@ -165,15 +196,13 @@ proptest! {
             now = now + step - 500_000;
             let mut arrival = arrival(now, flags, from_b);
             arrival.segments = Segments::new(40 + 1000 * count, 40, 1000);
-            if index == 0 {
-                flow.begin(&arrival);
-            }
+            let standing = if index == 0 { Standing::New } else { Standing::Known };
             let before = flow;
-            let mut outcome = flow.on_packet(&arrival, &config);
+            let mut outcome = flow.on_packet(&arrival, standing, &config);
             if let Outcome::Ended(reason) = outcome {
                 prop_assert_eq!(&flow, &before);
                 emit(&mut flow, reason, now);
-                outcome = flow.on_packet(&arrival, &config);
+                outcome = flow.on_packet(&arrival, Standing::Known, &config);
                 prop_assert!(!matches!(outcome, Outcome::Ended(_)));
             }
             arrived += u64::from(count);

@@ -73,7 +73,7 @@ fn v4<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
         fragment: fragment(frags & 0x1fff != 0, frags & 0x2000 != 0, id),
         len,
         header_len,
-        l4_offset: at + header_len,
+        l4_offset: source.forget(at + header_len),
     })
 }
 
@@ -115,6 +115,7 @@ fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
         if header_len > len {
             return Err(Malformed::TruncatedIp);
         }
+        header_len = source.forget(header_len);
         proto = next;
     }
     if !ended {
@@ -129,7 +130,7 @@ fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
         fragment: place,
         len,
         header_len,
-        l4_offset: at + header_len,
+        l4_offset: source.forget(at + header_len),
     })
 }
 

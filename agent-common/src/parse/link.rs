@@ -56,7 +56,7 @@ fn ethernet<S: Source + ?Sized>(source: &S, frame: &Frame) -> Result<LinkLayer, 
         ETHERTYPE_IPV6 => 6,
         _ => return Err(Reject::NotIp),
     };
-    Ok(LinkLayer { ip_offset, version, vlan, vlan_inner })
+    Ok(LinkLayer { ip_offset: source.forget(ip_offset), version, vlan, vlan_inner })
 }
 
 #[inline(always)]

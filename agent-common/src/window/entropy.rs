@@ -17,21 +17,12 @@ pub const MAX_COUNT: usize = 64;
 pub const ERROR_BOUND_BITS: f64 = 1.2e-13;
 
 /// T\[c\] = c·log2(c) in fixed point, T\[0\] = T\[1\] = 0. A power-of-two length lets an index be masked.
-pub static C_LOG2_C: [u64; 128] = table();
-
-/// T\[c+1\] − T\[c\]: what S gains when a bin goes from c to c+1.
-static STEP: [u64; 64] = steps();
-
-/// What S gains when a bin goes from `count` to `count + 1`; `count` < 64.
-#[inline(always)]
-pub fn step(count: u8) -> u64 {
-    // The mask is for the verifier: a guarded index was rejected once LLVM had moved the guard.
-    STEP[usize::from(count & 63)]
-}
+static C_LOG2_C: [u64; 128] = table();
 
 /// T\[c\] for `count` ≤ 64.
 #[inline(always)]
 pub fn c_log2_c(count: u32) -> u64 {
+    // The mask is for the verifier: a guarded index was rejected once LLVM had moved the guard.
     C_LOG2_C[(count & 127) as usize]
 }
 
@@ -45,17 +36,6 @@ const fn table() -> [u64; 128] {
         count += 1;
     }
     table
-}
-
-const fn steps() -> [u64; 64] {
-    let table = table();
-    let mut steps = [0; 64];
-    let mut count = 0;
-    while count < 64 {
-        steps[count] = table[count + 1] - table[count];
-        count += 1;
-    }
-    steps
 }
 
 /// log2 of a positive integer below 2³² with `places` binary places, truncated, digit by digit: squaring

@@ -10,7 +10,10 @@ use self::{
     bins::{BINS, iat_bin, len_bin},
     slot::Slot,
 };
-use crate::segments::{SegmentFlags, Segments};
+use crate::{
+    barrier::{clear, settled},
+    segments::{Segments, tcp},
+};
 
 /// Slots of the ring, and so the largest window.
 pub const CAPACITY: usize = 64;
@@ -55,6 +58,11 @@ pub struct Extrema {
     pub iat_max: u32,
 }
 
+/// A count for each bin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(8))]
+struct Histogram([u8; BINS]);
+
 /// The window of one flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -62,9 +70,9 @@ pub struct Window {
     /// The accumulators.
     pub sums: Sums,
     /// Packets by length bin.
-    len_bins: [u8; BINS],
+    len_bins: Histogram,
     /// Gaps by bin.
-    iat_bins: [u8; BINS],
+    iat_bins: Histogram,
     /// Where the next packet goes: the oldest packet's slot once the ring is full.
     head: u32,
     padding: u32,
@@ -98,26 +106,20 @@ impl Window {
     #[inline(always)]
     pub fn clear(&mut self) {
         let Self { sums, len_bins, iat_bins, head, padding, ring: _ } = self;
-        *sums = Sums {
-            iat_sum: 0,
-            iat_sq_sum: 0,
-            len_sq_sum: [0; 2],
-            len_entropy: 0,
-            iat_entropy: 0,
-            flags: 0,
-            len_sum: [0; 2],
-            packets: [0; 2],
-        };
-        *len_bins = [0; BINS];
-        *iat_bins = [0; BINS];
+        clear(sums);
+        clear(len_bins);
+        clear(iat_bins);
         *head = 0;
         *padding = 0;
     }
 
     /// Takes in the wire packets of one socket buffer, `iat` µs after the packet before; the window holds
     /// the last `capacity` (2..=64) packets.
+    ///
+    /// As many old packets leave as there is no room for, one by one. All the new ones but first and last
+    /// are alike, so they come in at once.
     #[inline(always)]
-    pub fn push_segments(
+    pub fn push(
         &mut self,
         capacity: u32,
         segments: &Segments,
@@ -125,53 +127,60 @@ impl Window {
         flags: u8,
         direction: usize,
     ) {
-        if segments.count == 1 {
-            self.push(capacity, Slot::new(iat, segments.last_len, flags, direction));
-        } else if segments.count >= capacity {
-            self.fill(capacity, segments, iat, flags, direction);
-        } else {
-            let flags = SegmentFlags::new(flags);
-            let last = segments.count - 1;
-            self.push(capacity, Slot::new(iat, segments.len, flags.first, direction));
-            let middle = Slot::new(0, segments.len, flags.middle, direction);
-            for index in 1..CAPACITY as u32 {
-                if index >= last {
-                    break;
-                }
-                self.push(capacity, middle);
+        let [mut first, middle, last] = segments.slots(iat, flags, direction);
+        let mut count = segments.count;
+        if count >= capacity {
+            // Nothing that was inside stays: a super-packet of a thousand segments costs no more than one
+            // that fills the window.
+            self.clear();
+            if count > capacity {
+                first = middle;
             }
-            self.push(capacity, Slot::new(0, segments.last_len, flags.last, direction));
+            count = capacity;
         }
+        settled(self).admit(capacity, count, [first, middle, last]);
     }
 
-    /// Takes in one wire packet, and out the one it pushes over the edge. When the oldest packet leaves,
-    /// so does the gap behind it: the gaps inside are always those between packets inside.
+    /// As [`Window::push`], for no more packets than the window holds.
     #[inline(always)]
-    pub fn push(&mut self, capacity: u32, slot: Slot) {
+    fn admit(&mut self, capacity: u32, count: u32, [first, middle, last]: [Slot; 3]) {
         let len = self.sums.len();
-        let head = self.head;
-        let next = if head + 1 >= capacity { 0 } else { head + 1 };
-        if len >= capacity {
-            let oldest = self.slot(head);
-            let gap = self.slot(next).iat();
-            self.add_packet(slot);
-            self.remove_packet(oldest);
-            self.replace_gap(gap, slot.iat());
-        } else {
-            self.add_packet(slot);
-            if len > 0 {
-                self.add_gap(slot.iat());
+        let evicted = (len + count).wrapping_sub(capacity) & !less(len + count, capacity);
+        let mut oldest = self.oldest(capacity);
+        for index in 0..CAPACITY as u32 {
+            if index >= evicted {
+                break;
             }
+            oldest = settled(self).remove_oldest(oldest, capacity);
         }
-        self.set_slot(head, slot);
-        self.head = next;
+
+        let firsts = less(1, count) & 1;
+        settled(self).add_packets(first, firsts);
+        settled(self).add_packets(middle, count - 1 - firsts);
+        settled(self).add_packets(last, 1);
+        // With a packet before it, the first has a gap. (Of a plain packet's slots the first has it too.)
+        settled(self).add_gaps(first.iat(), less(0, len) & 1);
+        settled(self).add_gaps(0, count - 1);
+
+        let start = self.head;
+        let mut end = start;
+        for index in 0..CAPACITY as u32 {
+            if index >= count {
+                break;
+            }
+            self.set_slot(self.head, middle);
+            end = self.head;
+            self.head = successor(self.head, capacity);
+        }
+        self.set_slot(start, first);
+        self.set_slot(end, last);
     }
 
     /// Smallest and largest of the window; at least one packet is in it.
     #[inline(always)]
     pub fn extrema(&self, capacity: u32) -> Extrema {
         let len = self.sums.len();
-        let oldest = if len >= capacity { self.head } else { 0 };
+        let oldest = self.oldest(capacity);
         let mut extrema = Extrema { len_min: u32::MAX, len_max: 0, iat_min: u32::MAX, iat_max: 0 };
         for index in 0..CAPACITY as u32 {
             if index >= len {
@@ -181,10 +190,9 @@ impl Window {
             extrema.len_min = smaller(extrema.len_min, slot.length());
             extrema.len_max = larger(extrema.len_max, slot.length());
             // The gap before the oldest packet lies outside.
-            if index != oldest {
-                extrema.iat_min = smaller(extrema.iat_min, slot.iat());
-                extrema.iat_max = larger(extrema.iat_max, slot.iat());
-            }
+            let outside = less(index ^ oldest, 1);
+            extrema.iat_min = smaller(extrema.iat_min, slot.iat() | outside);
+            extrema.iat_max = larger(extrema.iat_max, slot.iat() & !outside);
         }
         extrema
     }
@@ -192,46 +200,14 @@ impl Window {
     /// The packets in order of arrival, oldest first.
     pub fn packets(&self, capacity: u32) -> impl Iterator<Item = Slot> + '_ {
         let len = self.sums.len();
-        let oldest = if len >= capacity { self.head } else { 0 };
+        let oldest = self.oldest(capacity);
         (0..len).map(move |index| self.slot((oldest + index) % capacity))
     }
 
-    /// The state after `segments.count` ≥ `capacity` pushes, written at once: a super-packet of a thousand
-    /// segments costs no more than one of `capacity`.
+    /// Slot of the oldest packet: slots fill from 0 on, and once full the oldest is the next to be written.
     #[inline(always)]
-    fn fill(&mut self, capacity: u32, segments: &Segments, iat: u64, flags: u8, direction: usize) {
-        let flags = SegmentFlags::new(flags);
-        let full = Slot::new(0, segments.len, flags.middle, direction);
-        let last = Slot::new(0, segments.last_len, flags.last, direction);
-        // The first segment is still inside only if nothing pushed it out.
-        let first = if segments.count == capacity {
-            Slot::new(iat, segments.len, flags.first, direction)
-        } else {
-            full
-        };
-        self.clear();
-        for index in 0..CAPACITY as u32 {
-            self.set_slot(index, full);
-        }
-        self.set_slot(0, first);
-        self.set_slot(capacity - 1, last);
-
-        let others = capacity - 1;
-        let len = u64::from(full.length());
-        let last_len = u64::from(last.length());
-        let sums = &mut self.sums;
-        *at(&mut sums.packets, direction) = capacity;
-        *at(&mut sums.len_sum, direction) = others * full.length() + last.length();
-        *at(&mut sums.len_sq_sum, direction) = u64::from(others) * len * len + last_len * last_len;
-        sums.flags = lanes(first.flags())
-            + lanes(full.flags()) * u64::from(others - 1)
-            + lanes(last.flags());
-        sums.iat_entropy = entropy::c_log2_c(others);
-        self.iat_bins[0] = others as u8;
-        let bin = len_bin(full.length());
-        sums.len_entropy = entropy::c_log2_c(others);
-        self.len_bins[usize::from(bin & 31)] = others as u8;
-        self.sums.len_entropy += grow(&mut self.len_bins, len_bin(last.length()));
+    fn oldest(&self, capacity: u32) -> u32 {
+        self.head & !less(self.sums.len(), capacity)
     }
 
     #[inline(always)]
@@ -244,16 +220,27 @@ impl Window {
         self.ring[index as usize % CAPACITY] = slot.to_bits();
     }
 
+    /// Takes in `count` packets that are alike.
     #[inline(always)]
-    fn add_packet(&mut self, slot: Slot) {
+    fn add_packets(&mut self, slot: Slot, count: u32) {
         let sums = &mut self.sums;
         let (len, direction) = (slot.length(), slot.direction());
-        *at(&mut sums.packets, direction) += 1;
-        *at(&mut sums.len_sum, direction) += len;
         let square = u64::from(len) * u64::from(len);
-        *at(&mut sums.len_sq_sum, direction) += square;
-        sums.flags += lanes(slot.flags());
-        sums.len_entropy += grow(&mut self.len_bins, len_bin(len));
+        *at(&mut sums.packets, direction) += count;
+        *at(&mut sums.len_sum, direction) += len * count;
+        *at(&mut sums.len_sq_sum, direction) += square * u64::from(count);
+        sums.flags += tcp::lanes(slot.flags()) * u64::from(count);
+        sums.len_entropy += grow(&mut self.len_bins, len_bin(len), count);
+    }
+
+    /// Takes out the packet in the oldest slot, and the gap behind it: the gaps inside are always those
+    /// between packets inside. Returns the next oldest slot.
+    #[inline(always)]
+    fn remove_oldest(&mut self, oldest: u32, capacity: u32) -> u32 {
+        let next = successor(oldest, capacity);
+        self.remove_packet(self.slot(oldest));
+        self.remove_gap(self.slot(next).iat());
+        next
     }
 
     #[inline(always)]
@@ -262,54 +249,53 @@ impl Window {
         let (len, direction) = (slot.length(), slot.direction());
         *at(&mut sums.packets, direction) -= 1;
         *at(&mut sums.len_sum, direction) -= len;
-        let square = u64::from(len) * u64::from(len);
-        *at(&mut sums.len_sq_sum, direction) -= square;
-        sums.flags -= lanes(slot.flags());
+        *at(&mut sums.len_sq_sum, direction) -= u64::from(len) * u64::from(len);
+        sums.flags -= tcp::lanes(slot.flags());
         sums.len_entropy -= shrink(&mut self.len_bins, len_bin(len));
     }
 
+    /// Takes in `count` gaps that are alike.
     #[inline(always)]
-    fn add_gap(&mut self, iat: u32) {
+    fn add_gaps(&mut self, iat: u32, count: u32) {
         let gap = u64::from(iat);
-        self.sums.iat_sum += gap;
-        self.sums.iat_sq_sum += gap * gap;
-        self.sums.iat_entropy += grow(&mut self.iat_bins, iat_bin(iat));
+        self.sums.iat_sum += gap * u64::from(count);
+        self.sums.iat_sq_sum += gap * gap * u64::from(count);
+        self.sums.iat_entropy += grow(&mut self.iat_bins, iat_bin(iat), count);
     }
 
     #[inline(always)]
-    fn replace_gap(&mut self, old: u32, new: u32) {
-        let gap = u64::from(old);
-        // Out first: 64 saturated squares would not fit.
+    fn remove_gap(&mut self, iat: u32) {
+        let gap = u64::from(iat);
         self.sums.iat_sum -= gap;
         self.sums.iat_sq_sum -= gap * gap;
-        self.sums.iat_entropy -= shrink(&mut self.iat_bins, iat_bin(old));
-        self.add_gap(new);
+        self.sums.iat_entropy -= shrink(&mut self.iat_bins, iat_bin(iat));
     }
 }
 
-/// Counts one more in a bin and returns what its S gains.
+/// Counts more in a bin and returns what its S gains.
 #[inline(always)]
-fn grow(bins: &mut [u8; BINS], bin: u8) -> u64 {
+fn grow(Histogram(bins): &mut Histogram, bin: u8, more: u32) -> u64 {
     let count = &mut bins[usize::from(bin) % BINS];
-    let gain = entropy::step(*count);
-    *count += 1;
-    gain
+    let before = u32::from(*count);
+    *count = (before + more) as u8;
+    entropy::c_log2_c(before + more) - entropy::c_log2_c(before)
 }
 
 /// Counts one less in a bin and returns what its S loses.
 #[inline(always)]
-fn shrink(bins: &mut [u8; BINS], bin: u8) -> u64 {
+fn shrink(Histogram(bins): &mut Histogram, bin: u8) -> u64 {
     let count = &mut bins[usize::from(bin) % BINS];
-    *count -= 1;
-    entropy::step(*count)
+    let before = u32::from(*count);
+    *count = (before - 1) as u8;
+    entropy::c_log2_c(before) - entropy::c_log2_c(before - 1)
 }
 
-/// The eight flag bits as eight bytes of 0 or 1.
+/// The slot behind a slot of a ring of `capacity`.
+///
+/// VERIFIER: no comparison, for a known 0 on one side would make each turn of a loop a path of its own.
 #[inline(always)]
-fn lanes(flags: u8) -> u64 {
-    // Each byte keeps its own bit, which a carry-free add of 0x7f turns into bit 7.
-    let bits = (u64::from(flags) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
-    ((bits + 0x7f7f_7f7f_7f7f_7f7f) >> 7) & 0x0101_0101_0101_0101
+fn successor(index: u32, capacity: u32) -> u32 {
+    (index + 1) & less(index + 1, capacity)
 }
 
 /// The entry of one direction.
@@ -318,14 +304,22 @@ fn at<T>(pair: &mut [T; 2], direction: usize) -> &mut T {
     &mut pair[direction & 1]
 }
 
+/// All ones if `a` < `b`, else zero.
+///
+/// VERIFIER: no comparison, see [`bins`].
+#[inline(always)]
+fn less(a: u32, b: u32) -> u32 {
+    ((i64::from(a) - i64::from(b)) >> 32) as u32
+}
+
 #[inline(always)]
 fn smaller(a: u32, b: u32) -> u32 {
-    if b < a { b } else { a }
+    b ^ ((a ^ b) & less(a, b))
 }
 
 #[inline(always)]
 fn larger(a: u32, b: u32) -> u32 {
-    if b > a { b } else { a }
+    a ^ ((a ^ b) & less(a, b))
 }
 
 #[cfg(test)]

@@ -17,10 +17,14 @@ impl Slot {
     /// Packs a packet; `iat` in µs and `len` in bytes saturate, `direction` is 0 (fwd) or 1 (bwd).
     #[inline(always)]
     pub fn new(iat: u64, len: u32, flags: u8, direction: usize) -> Self {
-        let iat = if iat > IAT_MAX { IAT_MAX } else { iat };
-        let len = if len > LEN_MAX { LEN_MAX } else { len };
+        // VERIFIER: saturation without comparison, see `bins`. What lies above the field's bits, taken from
+        // 0, has ones in all of its upper bits; shifted down, they fill the field.
+        let iat = (iat | 0u64.wrapping_sub(iat >> IAT_BITS) >> (64 - IAT_BITS)) & IAT_MAX;
+        let len = u64::from(len);
+        let len =
+            (len | 0u64.wrapping_sub(len >> LEN_BITS) >> (64 - LEN_BITS)) & u64::from(LEN_MAX);
         Self(
-            iat | u64::from(len) << IAT_BITS
+            iat | len << IAT_BITS
                 | u64::from(flags) << (IAT_BITS + LEN_BITS)
                 | (direction as u64) << (IAT_BITS + LEN_BITS + 8),
         )

@@ -120,13 +120,7 @@ fn run(
     let mut window = Window::zeroed();
     let mut last = VecDeque::new();
     for buffer in buffers {
-        window.push_segments(
-            capacity,
-            &buffer.segments(),
-            buffer.iat,
-            buffer.flags,
-            buffer.direction,
-        );
+        window.push(capacity, &buffer.segments(), buffer.iat, buffer.flags, buffer.direction);
         last.extend(buffer.packets());
         while last.len() > capacity as usize {
             last.pop_front();
@@ -169,9 +163,10 @@ proptest! {
         let mut window = Window::zeroed();
         let mut single = Window::zeroed();
         for buffer in buffers {
-            window.push_segments(capacity, &buffer.segments(), buffer.iat, buffer.flags, buffer.direction);
+            window.push(capacity, &buffer.segments(), buffer.iat, buffer.flags, buffer.direction);
             for packet in buffer.packets() {
-                single.push(capacity, Slot::new(packet.iat, packet.len as u32, packet.flags, packet.direction));
+                let alone = Segments::new(packet.len as u32, 0, 0);
+                single.push(capacity, &alone, packet.iat, packet.flags, packet.direction);
             }
             prop_assert_eq!(window.sums, single.sums);
             prop_assert_eq!(window.extrema(capacity), single.extrema(capacity));
@@ -194,7 +189,8 @@ fn ten_million_pushes_do_not_drift() {
             flags: state as u8,
             direction: (state >> 60) as usize & 1,
         };
-        window.push(64, Slot::new(packet.iat, packet.len as u32, packet.flags, packet.direction));
+        let alone = Segments::new(packet.len as u32, 0, 0);
+        window.push(64, &alone, packet.iat, packet.flags, packet.direction);
         if last.len() == 64 {
             last.pop_front();
         }

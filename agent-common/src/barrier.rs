@@ -1,0 +1,48 @@
+//! Words to the compiler, about what a BPF program can bear.
+
+use bytemuck::Pod;
+
+/// The same reference, of whose memory the compiler now knows nothing.
+///
+/// VERIFIER: eBPF has ten registers and 512 bytes of stack. Where a structure is cleared on one of two
+/// paths, LLVM carries every field of it in a value of its own past the point where they meet, and the
+/// stack overflows. Past this barrier each field is read from memory, by one base and an offset.
+#[inline(always)]
+pub(crate) fn settled<T>(value: &mut T) -> &mut T {
+    core::hint::black_box(value)
+}
+
+/// The same number, of whose bits the compiler now knows nothing.
+///
+/// VERIFIER: LLVM makes a branch of a product with one bit, and each branch doubles the paths.
+#[inline(always)]
+pub(crate) fn opaque(value: u64) -> u64 {
+    core::hint::black_box(value)
+}
+
+/// Copies a structure word by word.
+///
+/// VERIFIER: an assignment may become a call of `memmove`, which a spin lock forbids, and whose loop over
+/// bytes costs the verifier as much as the rest of the program.
+#[inline(always)]
+pub(crate) fn copy<T: Pod>(to: &mut T, from: &T) {
+    const { assert!(align_of::<T>() == 8) };
+    let (to, from) = ((&raw mut *to).cast::<u64>(), (&raw const *from).cast::<u64>());
+    for index in 0..size_of::<T>() / 8 {
+        // SAFETY: within the structures, which are aligned and made of words.
+        let word = unsafe { from.add(index).read() };
+        // SAFETY: as above; volatile, so that the loop stays one.
+        unsafe { to.add(index).write_volatile(word) };
+    }
+}
+
+/// Clears a structure word by word, see [`copy`].
+#[inline(always)]
+pub(crate) fn clear<T: Pod>(value: &mut T) {
+    const { assert!(align_of::<T>() == 8) };
+    let value = (&raw mut *value).cast::<u64>();
+    for index in 0..size_of::<T>() / 8 {
+        // SAFETY: within the structure, which is aligned and made of words; zero is a value of it.
+        unsafe { value.add(index).write_volatile(0) };
+    }
+}

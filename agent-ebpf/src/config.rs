@@ -1,0 +1,62 @@
+//! The thresholds, as the loader left them in read-only data.
+
+use aya_ebpf::Global;
+
+use agent_common::config::{Config, Thresholds};
+
+/// Replaced by the loader, by this name.
+#[unsafe(no_mangle)]
+static CONFIG: Global<Config> = Global::new(Config::DEFAULT);
+
+/// One threshold. The read is volatile, or the compiler would put the default in its place; the verifier
+/// knows the loaded value, for the map is frozen, and prunes what it rules out.
+macro_rules! threshold {
+    ($name:ident) => {{
+        let config = (&raw const CONFIG).cast::<Config>();
+        // SAFETY: `Global` is transparent, and the static lives as long as the program.
+        unsafe { (&raw const (*config).$name).read_volatile() }
+    }};
+}
+
+/// The thresholds of the packet path and the sweep, read where they are used.
+#[derive(Clone, Copy)]
+pub(crate) struct Loaded;
+
+impl Thresholds for Loaded {
+    #[inline(always)]
+    fn min_gap_us(&self) -> u64 {
+        threshold!(min_gap_us)
+    }
+    #[inline(always)]
+    fn interval_us(&self) -> u64 {
+        threshold!(interval_us)
+    }
+    #[inline(always)]
+    fn idle_timeout_us(&self) -> u64 {
+        threshold!(idle_timeout_us)
+    }
+    #[inline(always)]
+    fn active_timeout_us(&self) -> u64 {
+        threshold!(active_timeout_us)
+    }
+    #[inline(always)]
+    fn window(&self) -> u32 {
+        threshold!(window)
+    }
+    #[inline(always)]
+    fn stride(&self) -> u32 {
+        threshold!(stride)
+    }
+}
+
+/// See [`Config::wakeup_bytes`].
+#[inline(always)]
+pub(crate) fn wakeup_bytes() -> u32 {
+    threshold!(wakeup_bytes)
+}
+
+/// See [`Config::packet_clock`].
+#[inline(always)]
+pub(crate) fn packet_clock() -> bool {
+    threshold!(packet_clock) != 0
+}

@@ -1,0 +1,27 @@
+//! The ports of first fragments.
+
+use agent_common::parse::{FragmentKey, FragmentPorts, FragmentTable};
+use aya_ebpf::{btf_maps::LruHashMap, macros::btf_map};
+
+/// Datagrams in flight between their first fragment and their last.
+const DATAGRAMS: usize = 8192;
+
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, DATAGRAMS> = LruHashMap::new();
+
+/// The kernel's LRU map.
+pub(crate) struct Fragments;
+
+impl FragmentTable for Fragments {
+    #[inline(always)]
+    fn remember(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        // An LRU map makes room; should it fail all the same, later fragments count as orphans.
+        let _ = FRAGMENTS.insert(key, ports, 0);
+    }
+
+    #[inline(always)]
+    fn recall(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        // SAFETY: an entry is written whole, and a torn read of it would only make an orphan.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+}

@@ -1,0 +1,74 @@
+//! The entries. Each only names what it is; the verdict is always [`CONTINUE`].
+
+use agent_common::parse::{Link, Reject, parse};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+
+use crate::{account, counters, diagnose, packet::Packet, sweep, table::Passage};
+
+/// "Go on with the next program": `TCX_NEXT`, and for clsact "no classification".
+const CONTINUE: i32 = TC_ACT_UNSPEC;
+
+/// A packet of an interface with Ethernet headers, either way.
+#[classifier]
+pub(crate) fn tc_ethernet(ctx: TcContext) -> i32 {
+    observe(&ctx, Link::Ethernet);
+    CONTINUE
+}
+
+/// A packet of an interface without link headers, either way.
+#[classifier]
+pub(crate) fn tc_ip(ctx: TcContext) -> i32 {
+    observe(&ctx, Link::Ip);
+    CONTINUE
+}
+
+/// The daemon's poll (by `BPF_PROG_TEST_RUN`, never attached).
+#[classifier]
+pub(crate) fn sweep_flows(_ctx: TcContext) -> i32 {
+    sweep::run();
+    CONTINUE
+}
+
+/// Nothing: what running any program costs, which benchmarks subtract.
+#[classifier]
+pub(crate) fn empty(_ctx: TcContext) -> i32 {
+    CONTINUE
+}
+
+/// Counts a packet, and takes it into its flow.
+#[inline(always)]
+fn observe(ctx: &TcContext, link: Link) {
+    let (Some(counters), Some(passage)) = (counters::mine(), Passage::mine()) else {
+        return;
+    };
+    let packet = Packet::new(ctx, &raw mut passage.lethe);
+    let frame = packet.frame(link);
+    match parse(&packet, &frame) {
+        Ok(headers) => passage.headers = headers,
+        Err(reject) => {
+            counters.seen += 1;
+            match reject {
+                Reject::NotIp => counters.not_ip += 1,
+                Reject::Malformed(reason) => {
+                    counters::malformed(counters, reason);
+                    diagnose::malformed(ctx, frame.ifindex, reason);
+                }
+            }
+            return;
+        }
+    }
+    let segments = passage.headers.segments;
+    let packets = u64::from(segments.count);
+    counters.seen += packets;
+    if segments.count > 1 {
+        counters.super_packets += 1;
+    }
+    if account::packet(passage, packet.now_us(), counters) {
+        counters.accounted += packets;
+        counters.accounted_bytes += segments.bytes();
+    } else {
+        counters.table_full += packets;
+        counters.table_full_bytes += segments.bytes();
+        diagnose::table_full(ctx, frame.ifindex);
+    }
+}

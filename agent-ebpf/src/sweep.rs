@@ -1,0 +1,108 @@
+//! The walk over the table, run by the daemon's poll.
+
+use agent_common::{
+    flow::SweepAction,
+    key::FlowKey,
+    sweep::{SweepReport, SweepRequest},
+};
+use aya_ebpf::{btf_maps::Array, helpers::generated::bpf_for_each_map_elem, macros::btf_map};
+
+use crate::{
+    config::Loaded,
+    counters,
+    emit::{self, Action, Emitted},
+    packet,
+    table::{self, Entry, Locked},
+};
+
+/// The daemon writes the request, runs the sweep, and reads the report. One sweep runs at a time.
+#[btf_map]
+static SWEEP_REQUEST: Array<SweepRequest, 1> = Array::new();
+
+/// See [`SWEEP_REQUEST`].
+#[btf_map]
+static SWEEP_REPORT: Array<SweepReport, 1> = Array::new();
+
+/// Walks the table.
+#[inline(always)]
+pub(crate) fn run() {
+    let Some(request) = SWEEP_REQUEST.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the daemon writes it before a sweep only.
+    let request = unsafe { &mut *request };
+    if request.now_us == 0 {
+        request.now_us = packet::now_us();
+    }
+    // SAFETY: the map and the callback match; the walk has no context.
+    unsafe {
+        bpf_for_each_map_elem(
+            table::map(),
+            visit as *mut core::ffi::c_void,
+            core::ptr::null_mut(),
+            0,
+        )
+    };
+}
+
+/// One entry of the walk; 0: go on.
+unsafe extern "C" fn visit(
+    _map: *mut core::ffi::c_void,
+    key: *const FlowKey,
+    entry: *mut Entry,
+    _context: *mut core::ffi::c_void,
+) -> i64 {
+    let (Some(request), Some(report)) = (SWEEP_REQUEST.get(0), SWEEP_REPORT.get_ptr_mut(0)) else {
+        return 1;
+    };
+    let Some(counters) = counters::mine() else {
+        return 1;
+    };
+    // SAFETY: one sweep runs at a time.
+    let report = unsafe { &mut *report };
+    // SAFETY: the kernel passes the entry's key.
+    let key = unsafe { &*key };
+
+    let Some(flow) = table::peek(entry) else {
+        return 0;
+    };
+    let silent = request.now_us.saturating_sub(flow.summary.last_us);
+    let ends = match flow.on_sweep(request, &Loaded) {
+        SweepAction::Keep => false,
+        SweepAction::End(None) => end_quietly(entry, key, request),
+        SweepAction::Emit(_) | SweepAction::End(Some(_)) => {
+            let emitted = emit::vector(entry, key, request.now_us, counters, |flow| {
+                let action = flow.on_sweep(request, &Loaded);
+                match action {
+                    SweepAction::Keep => Action { emit: None, end: false },
+                    SweepAction::Emit(reason) => Action { emit: Some(reason), end: false },
+                    SweepAction::End(reason) => Action { emit: reason, end: true },
+                }
+            });
+            report.waiting += u64::from(emitted == Emitted::RingFull);
+            emitted == Emitted::Ended
+        }
+    };
+    if ends {
+        table::delete(key);
+        report.ended += 1;
+    } else {
+        report.flows += 1;
+        report.ages[request.age_slot(silent) & 63] += 1;
+    }
+    0
+}
+
+/// Ends a flow that has nothing left to say; false if a packet came in between.
+#[inline(always)]
+fn end_quietly(entry: *mut Entry, key: &FlowKey, request: &SweepRequest) -> bool {
+    let mut locked = Locked::new(entry);
+    let ends = match locked.flow(key) {
+        Some((flow, _)) => flow.on_sweep(request, &Loaded) == SweepAction::End(None),
+        None => false,
+    };
+    if ends {
+        locked.kill();
+    }
+    ends
+}

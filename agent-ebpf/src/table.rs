@@ -1,0 +1,186 @@
+//! The flow table: a preallocated hash with a lock in each value.
+//!
+//! Entries are deleted by the sweep alone, one at a time: it marks an entry [`DEAD`] under its lock, then
+//! deletes it. A preallocated entry is reused at once, so a pointer from a lookup may come to lie over
+//! another flow. Hence the rule: under the lock, an entry counts only if it holds the key that was looked
+//! for and is not dead; else look again.
+
+use agent_common::{
+    flow::{Arrival, Flow},
+    key::FlowKey,
+    parse::Headers,
+};
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, bpf_spin_lock},
+    btf_maps::{HashMap, PerCpuArray},
+    helpers::generated,
+    macros::btf_map,
+};
+
+/// Inserted, not begun.
+const NEW: u64 = 0;
+/// Holds a flow.
+const ALIVE: u64 = 1;
+/// About to be deleted.
+const DEAD: u64 = 2;
+
+/// A value of the table.
+#[repr(C)]
+pub(crate) struct Entry {
+    lock: bpf_spin_lock,
+    padding: u32,
+    key: FlowKey,
+    flow: Flow,
+    /// Last of all: an insertion copies upwards over a dead entry, which so stays dead until the whole of
+    /// it is written.
+    state: u64,
+}
+
+/// An entry as it is inserted: no lock may lie in a per-CPU map.
+#[repr(C)]
+struct Template {
+    lock: u32,
+    padding: u32,
+    key: FlowKey,
+    flow: Flow,
+    state: u64,
+}
+
+const _: () = assert!(size_of::<Entry>() == size_of::<Template>());
+
+/// The size is the loader's (`--max-flows`).
+#[btf_map]
+static FLOWS: HashMap<FlowKey, Entry, 65_536> = HashMap::new();
+
+/// A packet on its way to its flow.
+///
+/// VERIFIER: in a map and not on the stack, so that the verifier forgets by which of the parser's many paths
+/// the packet came, and walks what follows once.
+#[repr(C)]
+pub(crate) struct Passage {
+    /// All zero but the key, which is the packet's.
+    template: Template,
+    /// The packet's headers.
+    pub(crate) headers: Headers,
+    /// The packet as its flow sees it.
+    pub(crate) arrival: Arrival,
+    /// A word for [`crate::packet::Packet`].
+    pub(crate) lethe: u32,
+}
+
+impl Passage {
+    /// This CPU's.
+    #[inline(always)]
+    pub(crate) fn mine() -> Option<&'static mut Self> {
+        let passage = PASSAGE.get_ptr_mut(0)?;
+        // SAFETY: this CPU's own, and bottom halves are off.
+        Some(unsafe { &mut *passage })
+    }
+
+    /// The packet's key.
+    #[inline(always)]
+    pub(crate) fn key(&self) -> &FlowKey {
+        &self.template.key
+    }
+
+    /// Finds out whose the packet is.
+    #[inline(always)]
+    pub(crate) fn address(&mut self, now_us: u64) {
+        let (key, from_b) = self.headers.key();
+        self.template.key = key;
+        self.arrival = Arrival::new(&self.headers, from_b, now_us);
+    }
+}
+
+#[btf_map]
+static PASSAGE: PerCpuArray<Passage, 1> = PerCpuArray::new();
+
+/// The table's map, for a walk.
+#[inline(always)]
+pub(crate) fn map() -> *mut core::ffi::c_void {
+    (&raw const FLOWS).cast_mut().cast()
+}
+
+/// Deletes an entry that its owner marked dead.
+#[inline(always)]
+pub(crate) fn delete(key: &FlowKey) {
+    // It cannot be missing: nobody else deletes.
+    let _ = FLOWS.remove(key);
+}
+
+/// The entry of the packet's flow, made if need be. `None`: the table is full.
+#[inline(always)]
+pub(crate) fn find_or_insert(passage: &Passage) -> Option<*mut Entry> {
+    if let Some(entry) = find(passage) {
+        return Some(entry);
+    }
+    let value = (&raw const passage.template).cast::<Entry>();
+    // SAFETY: of one layout; the kernel leaves the lock out of the copy.
+    let value = unsafe { &*value };
+    // It fails when the table is full, or when another CPU was first: the lookup tells.
+    let _ = FLOWS.insert(passage.key(), value, BPF_NOEXIST.into());
+    find(passage)
+}
+
+/// The entry of the packet's flow.
+#[inline(always)]
+pub(crate) fn find(passage: &Passage) -> Option<*mut Entry> {
+    FLOWS.get_ptr_mut(passage.key())
+}
+
+/// An entry whose lock is held. Until it is dropped nothing may be called that is not inlined: kernels
+/// before 6.9 refuse any call under a lock.
+pub(crate) struct Locked {
+    entry: *mut Entry,
+}
+
+impl Locked {
+    /// Takes an entry's lock.
+    #[inline(always)]
+    pub(crate) fn new(entry: *mut Entry) -> Self {
+        // SAFETY: an entry of the map.
+        unsafe { generated::bpf_spin_lock(&raw mut (*entry).lock) };
+        Self { entry }
+    }
+
+    /// The flow of `key`, and whether it is still to begin. `None`: this is not, or not any more, the entry
+    /// of `key`; look again.
+    #[inline(always)]
+    pub(crate) fn flow(&mut self, key: &FlowKey) -> Option<(&mut Flow, bool)> {
+        let entry = self.entry();
+        if !entry.key.same(key) || entry.state == DEAD {
+            return None;
+        }
+        let new = entry.state == NEW;
+        entry.state = ALIVE;
+        Some((&mut entry.flow, new))
+    }
+
+    /// Marks the flow dead: the caller deletes the entry as soon as the lock is free.
+    #[inline(always)]
+    pub(crate) fn kill(&mut self) {
+        self.entry().state = DEAD;
+    }
+
+    #[inline(always)]
+    fn entry(&mut self) -> &mut Entry {
+        // SAFETY: an entry of the map, this CPU's alone while the lock is held.
+        unsafe { &mut *self.entry }
+    }
+}
+
+impl Drop for Locked {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: taken in `new`.
+        unsafe { generated::bpf_spin_unlock(&raw mut (*self.entry).lock) };
+    }
+}
+
+/// A look at a flow without its lock: what is read may be torn, and only tells whether to take the lock.
+#[inline(always)]
+pub(crate) fn peek(entry: *const Entry) -> Option<&'static Flow> {
+    // SAFETY: an entry of the map, which outlives the program.
+    let entry = unsafe { &*entry };
+    if entry.state == ALIVE { Some(&entry.flow) } else { None }
+}
