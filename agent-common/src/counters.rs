@@ -54,10 +54,19 @@ impl Counters {
 
     /// Adds the counters of another CPU.
     pub fn add(&mut self, other: &Self) {
+        self.combine(other, u64::wrapping_add);
+    }
+
+    /// Takes out what is not to count.
+    pub fn subtract(&mut self, other: &Self) {
+        self.combine(other, u64::wrapping_sub);
+    }
+
+    fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
         let mine: &mut [u64; size_of::<Self>() / 8] = bytemuck::cast_mut(self);
         let theirs: &[u64; size_of::<Self>() / 8] = bytemuck::cast_ref(other);
         for (mine, theirs) in mine.iter_mut().zip(theirs) {
-            *mine = mine.wrapping_add(*theirs);
+            *mine = with(*mine, *theirs);
         }
     }
 }

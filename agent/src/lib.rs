@@ -7,7 +7,7 @@
 //!                          └─ sink       lines → a file, by a thread of its own
 //! ```
 
-// The kernel side joins here: `pub mod bpf;`
+pub mod bpf;
 pub mod cli;
 pub mod clock;
 pub mod daemon;

@@ -23,6 +23,17 @@ const RTNLGRP_LINK: u32 = 1;
 const AF_UNSPEC: u8 = 0;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+// linux/pkt_cls.h
+const RTM_NEWTFILTER: u16 = 44;
+const RTM_GETTFILTER: u16 = 46;
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_BPF_NAME: u16 = 7;
+const TCMSG_LEN: usize = 20;
+/// `NLA_F_NESTED`
+const NESTED: u16 = 1 << 15;
+/// EINVAL: the interface has no qdisc of that parent.
+const INVALID: i32 = 22;
 /// Of `struct ifinfomsg`, and of a netlink header.
 const HEADER_LEN: usize = 16;
 
@@ -118,6 +129,91 @@ impl AsFd for LinkSocket {
     }
 }
 
+/// A tc filter that runs a BPF program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RawFilter {
+    pub(crate) handle: u32,
+    pub(crate) priority: u16,
+    /// The program's name, as whoever added the filter gave it.
+    pub(crate) name: String,
+}
+
+/// A socket for filters.
+#[derive(Debug)]
+pub(crate) struct FilterSocket {
+    socket: LinkSocket,
+}
+
+impl FilterSocket {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self { socket: LinkSocket::new()? })
+    }
+
+    /// The BPF filters of an interface under a parent; none if it has no such qdisc.
+    pub(crate) fn list(&mut self, ifindex: u32, parent: u32) -> Result<Vec<RawFilter>> {
+        let what = "cannot list an interface's tc filters";
+        self.socket.socket.send(&filter_request(ifindex, parent), 0).context(what)?;
+        let mut filters = Vec::new();
+        loop {
+            self.socket.datagram.clear();
+            self.socket.socket.recv(&mut self.socket.datagram, 0).context(what)?;
+            let mut datagram = &self.socket.datagram[..];
+            while let Ok(message) = NetlinkBuffer::new_checked(datagram) {
+                match message.message_type() {
+                    RTM_NEWTFILTER => filters.extend(filter(message.payload())),
+                    NLMSG_DONE => return Ok(filters),
+                    NLMSG_ERROR => match failure(message.payload()) {
+                        None | Some(INVALID) => return Ok(filters),
+                        Some(code) => {
+                            return Err(io::Error::from_raw_os_error(code)).context(what);
+                        }
+                    },
+                    _ => {}
+                }
+                let aligned = (message.length() as usize).next_multiple_of(4);
+                datagram = datagram.get(aligned..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// `struct tcmsg`: family u8, padding [u8; 3], ifindex i32, handle u32, parent u32, info u32.
+fn filter_request(ifindex: u32, parent: u32) -> [u8; HEADER_LEN + TCMSG_LEN] {
+    let mut request = [0; HEADER_LEN + TCMSG_LEN];
+    header(RTM_GETTFILTER, NLM_F_REQUEST | NLM_F_DUMP, request.len()).emit(&mut request);
+    request[HEADER_LEN + 4..][..4].copy_from_slice(&ifindex.to_ne_bytes());
+    request[HEADER_LEN + 12..][..4].copy_from_slice(&parent.to_ne_bytes());
+    request
+}
+
+/// The filter that a message tells of, if it is a BPF filter with a name.
+fn filter(payload: &[u8]) -> Option<RawFilter> {
+    let (fixed, attributes) = payload.split_at_checked(TCMSG_LEN)?;
+    let word = |at: usize| fixed[at..].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    let (handle, info) = (word(8)?, word(16)?);
+    let (mut is_bpf, mut name) = (false, None);
+    for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
+        match attribute.kind() & !NESTED {
+            TCA_KIND => is_bpf = text(attribute.value()) == "bpf",
+            TCA_OPTIONS => {
+                let options = NlasIterator::new(attribute.value()).map_while(Result::ok);
+                for option in options.filter(|option| option.kind() == TCA_BPF_NAME) {
+                    name = Some(text(option.value()));
+                }
+            }
+            _ => {}
+        }
+    }
+    let filter = RawFilter { handle, priority: (info >> 16) as u16, name: name? };
+    is_bpf.then_some(filter)
+}
+
+/// The kernel lets through any byte but NUL, `/`, `:` and white space.
+fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
 fn dump_request() -> [u8; 2 * HEADER_LEN] {
     let mut request = [0; 2 * HEADER_LEN];
     // The ifinfomsg behind the header stays zero: any family, any link.
@@ -166,11 +262,7 @@ fn link(payload: &[u8]) -> Option<RawLink> {
     for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
         let value = attribute.value();
         match attribute.kind() {
-            // The kernel lets through any byte but NUL, `/`, `:` and white space.
-            IFLA_IFNAME => {
-                let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
-                name = Some(String::from_utf8_lossy(&value[..end]).into_owned());
-            }
+            IFLA_IFNAME => name = Some(text(value)),
             IFLA_MTU => mtu = value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes)),
             _ => {}
         }

@@ -10,7 +10,7 @@ mod transport;
 
 use self::source::Source;
 use crate::{
-    key::{Address, Endpoint, FlowKey, has_ports, icmp_ports, is_swapped, proto},
+    key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped, proto},
     segments::Segments,
 };
 
@@ -169,7 +169,7 @@ pub struct FragmentKey {
     pub vlan: u16,
     /// Second VLAN id.
     pub vlan_inner: u16,
-    /// IP protocol number.
+    /// IP protocol number; 0 for IPv6, whose fragments may each name another next header.
     pub proto: u8,
     /// 4 or 6.
     pub version: u8,
@@ -189,8 +189,8 @@ pub struct FragmentPorts {
     pub src: u16,
     /// Destination port.
     pub dst: u16,
-    /// Zero.
-    pub padding: u32,
+    /// IP protocol number behind all extension headers.
+    pub proto: u32,
 }
 
 /// How long the first fragment's ports hold for later ones, in µs: Linux gives up reassembly after as long
@@ -228,13 +228,10 @@ pub fn parse<S: Source + ?Sized>(source: &S, frame: &Frame) -> Result<Headers, R
 }
 
 impl Headers {
-    /// Gives a later fragment the ports of its datagram's first, and remembers those of a first. False for
-    /// a later fragment whose first was not seen: it belongs to the flow without ports.
+    /// Gives a later fragment the protocol and ports of its datagram's first, and remembers those of a
+    /// first. False for a later fragment whose first was not seen: it belongs to the flow without ports.
     #[inline(always)]
     pub fn join_fragments<F: FragmentTable>(&mut self, table: &F, now_us: u64) -> bool {
-        if !has_ports(self.proto) {
-            return true;
-        }
         match self.fragment {
             Fragment::Whole => true,
             Fragment::First { id } => {
@@ -242,7 +239,7 @@ impl Headers {
                     seen_us: now_us,
                     src: self.src.port,
                     dst: self.dst.port,
-                    padding: 0,
+                    proto: self.proto.into(),
                 };
                 table.remember(&self.fragment_key(id), &ports);
                 true
@@ -251,6 +248,7 @@ impl Headers {
                 Some(ports) if now_us.saturating_sub(ports.seen_us) < FRAGMENT_LIFETIME_US => {
                     self.src.port = ports.src;
                     self.dst.port = ports.dst;
+                    self.proto = ports.proto as u8;
                     true
                 }
                 _ => false,
@@ -293,7 +291,7 @@ impl Headers {
             ifindex: self.ifindex,
             vlan: self.vlan,
             vlan_inner: self.vlan_inner,
-            proto: self.proto,
+            proto: if self.version == 4 { self.proto } else { 0 },
             version: self.version,
             padding: [0; 2],
         }

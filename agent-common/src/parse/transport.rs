@@ -72,7 +72,7 @@ fn udp<S: Source + ?Sized>(
     // A first fragment's length is that of the whole datagram, a jumbogram's is 0 (RFC 2675), and a
     // super-packet's is still to be written.
     let whole = ip.fragment == Fragment::Whole && frame.gso_size == 0;
-    if whole && len != 0 && (len < header_len || ip.header_len + len > ip.len) {
+    if len != 0 && (len < header_len || whole && ip.header_len + len > ip.len) {
         return Err(Malformed::BadL4);
     }
     Ok(TransportLayer {

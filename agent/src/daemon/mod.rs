@@ -6,7 +6,6 @@
 
 mod attached;
 mod names;
-mod placeholder;
 mod pump;
 mod signals;
 #[cfg(test)]
@@ -26,12 +25,12 @@ use tokio::{
 use tracing::{info, warn};
 
 // Until the kernel side is there: `use crate::bpf;`
-use self::placeholder as bpf;
 use self::{
     attached::Attached,
     pump::{Pump, Ring},
     signals::Signals,
 };
+use crate::bpf;
 use crate::{
     privilege,
     readable::Readable,
