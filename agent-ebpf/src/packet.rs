@@ -73,33 +73,77 @@ impl Packet {
 
     /// Bytes outside the linear part, copied by the kernel.
     #[inline(always)]
-    fn load_paged<H: Header>(&self, offset: u32) -> Option<H> {
-        let mut header = core::mem::MaybeUninit::<H>::uninit();
-        let to = header.as_mut_ptr().cast();
-        // SAFETY: the helper writes the whole of `header`, or fails.
-        let status =
-            unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to, size_of::<H>() as u32) };
-        if status == 0 {
-            // SAFETY: written by the helper; any bytes are a header.
-            Some(unsafe { header.assume_init() })
-        } else {
-            None
+    fn load_paged(&self, offset: u32, len: usize) -> Option<Words> {
+        let mut words = [0; WORDS];
+        let to = words.as_mut_ptr().cast();
+        // SAFETY: `len` is at most the size of `words`.
+        let status = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to, len as u32) };
+        if status == 0 { Some(words) } else { None }
+    }
+}
+
+/// The bytes of a header, wherever they came from.
+type Words = [u64; WORDS];
+
+/// As many as the longest header takes: IPv6's 40 bytes.
+const WORDS: usize = 5;
+
+/// Reads `len` bytes in as few pieces as there can be.
+///
+/// # Safety
+///
+/// The bytes lie within the linear part. They may lie at any address: eBPF loads what the machine can, and
+/// the verifier lets a packet be read so on all that have efficient unaligned access. A Rust read of a
+/// header, which has no alignment, would become one load for each byte.
+#[inline(always)]
+unsafe fn load_linear(from: *const u8, len: usize) -> Words {
+    let mut words = [0; WORDS];
+    let mut at = 0;
+    for word in &mut words {
+        if len - at >= 8 {
+            // SAFETY: within `len`, see above.
+            *word = unsafe { from.add(at).cast::<u64>().read_volatile() };
+            at += 8;
+            continue;
+        }
+        let mut shift = 0;
+        if (len - at) & 4 != 0 {
+            // SAFETY: as above.
+            *word |= u64::from(unsafe { from.add(at).cast::<u32>().read_volatile() });
+            shift = 32;
+            at += 4;
+        }
+        if (len - at) & 2 != 0 {
+            // SAFETY: as above.
+            *word |= u64::from(unsafe { from.add(at).cast::<u16>().read_volatile() }) << shift;
+            shift += 16;
+            at += 2;
+        }
+        if (len - at) & 1 != 0 {
+            // SAFETY: as above.
+            *word |= u64::from(unsafe { from.add(at).read_volatile() }) << shift;
+            at += 1;
         }
     }
+    words
 }
 
 impl Source for Packet {
     #[inline(always)]
     fn load<H: Header>(&self, offset: u32) -> Option<H> {
+        const { assert!(size_of::<H>() <= size_of::<Words>()) };
         if offset > MAX_OFFSET {
             return None;
         }
         let start = self.data.wrapping_add(offset as usize);
-        if start.wrapping_add(size_of::<H>()) > self.data_end {
-            return self.load_paged(offset);
-        }
-        // SAFETY: checked against the end of the linear part, as the verifier checks again.
-        Some(unsafe { start.cast::<H>().read_unaligned() })
+        let words = if start.wrapping_add(size_of::<H>()) > self.data_end {
+            self.load_paged(offset, size_of::<H>())?
+        } else {
+            // SAFETY: checked against the end of the linear part, as the verifier checks again.
+            unsafe { load_linear(start, size_of::<H>()) }
+        };
+        // SAFETY: `words` holds at least as many bytes, and any are a header.
+        Some(unsafe { (&raw const words).cast::<H>().read_unaligned() })
     }
 
     #[inline(always)]

@@ -129,6 +129,10 @@ impl Window {
     ) {
         let [mut first, middle, last] = segments.slots(iat, flags, direction);
         let mut count = segments.count;
+        if count == 1 {
+            self.push_one(capacity, last);
+            return;
+        }
         if count >= capacity {
             // Nothing that was inside stays: a super-packet of a thousand segments costs no more than one
             // that fills the window.
@@ -138,12 +142,26 @@ impl Window {
             }
             count = capacity;
         }
-        settled(self).admit(capacity, count, [first, middle, last]);
+        settled(self).push_many(capacity, count, [first, middle, last]);
     }
 
-    /// As [`Window::push`], for no more packets than the window holds.
+    /// As [`Window::push`], for a plain packet.
     #[inline(always)]
-    fn admit(&mut self, capacity: u32, count: u32, [first, middle, last]: [Slot; 3]) {
+    fn push_one(&mut self, capacity: u32, slot: Slot) {
+        let len = self.sums.len();
+        if len >= capacity {
+            self.remove_oldest(self.head, capacity);
+        }
+        self.add_packets(slot, 1);
+        self.add_gaps(slot.iat(), less(0, len) & 1);
+        let head = self.head;
+        self.set_slot(head, slot);
+        self.head = successor(head, capacity);
+    }
+
+    /// As [`Window::push`], for a super-packet of no more packets than the window holds.
+    #[inline(always)]
+    fn push_many(&mut self, capacity: u32, count: u32, [first, middle, last]: [Slot; 3]) {
         let len = self.sums.len();
         let evicted = (len + count).wrapping_sub(capacity) & !less(len + count, capacity);
         let mut oldest = self.oldest(capacity);
@@ -154,11 +172,10 @@ impl Window {
             oldest = settled(self).remove_oldest(oldest, capacity);
         }
 
-        let firsts = less(1, count) & 1;
-        settled(self).add_packets(first, firsts);
-        settled(self).add_packets(middle, count - 1 - firsts);
+        settled(self).add_packets(first, 1);
+        settled(self).add_packets(middle, count - 2);
         settled(self).add_packets(last, 1);
-        // With a packet before it, the first has a gap. (Of a plain packet's slots the first has it too.)
+        // The first has a gap, if there is a packet before it.
         settled(self).add_gaps(first.iat(), less(0, len) & 1);
         settled(self).add_gaps(0, count - 1);
 
