@@ -339,15 +339,11 @@ struct L4 {
 }
 
 fn l4(frame: &Frame, l3: usize, ip: &Ip, gso: bool) -> Result<L4, Reason> {
-    let has_ports = matches!(ip.proto, 1 | 6 | 17 | 58 | 132);
     let plain = |ports| L4 { ports, header: 0, flags: 0, tcp_window: None };
     if matches!(ip.fragment, Some((_, _, false))) {
-        // Behind an extension header that only the first fragment holds there may be any protocol.
-        let hidden = ip.src.is_ipv6() && matches!(ip.proto, 0 | 43 | 44 | 60 | 51);
-        let ports = if has_ports || hidden { Ports::OfFirstFragment } else { Ports::None };
-        return Ok(plain(ports));
+        return Ok(plain(Ports::OfFirstFragment));
     }
-    if !has_ports {
+    if !matches!(ip.proto, 1 | 6 | 17 | 58 | 132) {
         return Ok(plain(Ports::None));
     }
     let room = ip.len - ip.headers;
