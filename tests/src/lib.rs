@@ -11,6 +11,7 @@ pub mod craft;
 pub mod fixtures;
 pub mod frame;
 pub mod generate;
+pub mod in_kernel;
 pub mod inject;
 pub mod lines;
 pub mod mount;

@@ -84,6 +84,8 @@ pub struct Flow {
     pub direction_by: DirectionBy,
     /// A TCP flow first seen without its SYN.
     pub midstream: bool,
+    /// The life of the same key that the first packet ended, if one was still there.
+    pub succeeds: Option<usize>,
     /// Every wire packet in order of arrival.
     pub packets: Vec<WirePacket>,
     pub(super) last_ns: u64,
@@ -95,6 +97,17 @@ impl Flow {
     /// Both sides sent FIN, or one sent RST.
     pub fn closed(&self) -> bool {
         self.reset || self.fins == [true, true]
+    }
+
+    /// Why it is closed, if it is: `rst` or `fin`.
+    pub fn close_reason(&self) -> Option<&'static str> {
+        let by_fins = self.fins == [true, true];
+        if self.reset { Some("rst") } else { by_fins.then_some("fin") }
+    }
+
+    /// The time of its last packet, in whole microseconds.
+    pub fn last_us(&self) -> u64 {
+        self.last_ns / 1000
     }
 
     /// The Community ID, version 1, seed 0.

@@ -4,17 +4,19 @@
 //! code with the agent: what is written here follows the design's text only.
 
 mod community;
+mod emission;
 mod flow;
 pub mod parse;
 mod window;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     time::Duration,
 };
 
 pub use community::community_id;
+pub use emission::{Rules, Speaker, Vector};
 pub use flow::{DirectionBy, Flow, FlowId, Totals, WirePacket, segments};
 pub use window::{FLAGS, Value, Values, entropy, iat_bin, len_bin, window_features};
 
@@ -89,13 +91,22 @@ struct FragmentKey {
     id: u32,
 }
 
+/// What a first fragment said, and when.
+#[derive(Debug, Clone, Copy)]
+struct FirstFragment {
+    time_ns: u64,
+    proto: u8,
+    ports: Option<(u16, u16)>,
+    one_way: bool,
+}
+
 /// The flows of one interface.
 #[derive(Debug, Default)]
 pub struct Oracle {
     config: Config,
     flows: Vec<Flow>,
     current: HashMap<Key, usize>,
-    fragments: HashMap<FragmentKey, (u64, u8, u16, u16, bool)>,
+    fragments: HashMap<FragmentKey, FirstFragment>,
     counts: Counts,
 }
 
@@ -122,6 +133,16 @@ impl Oracle {
     /// Packets by fate.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Forgets flows, as a sweep does: the next packet of their keys begins new ones.
+    pub fn forget(&mut self, gone: &HashSet<usize>) {
+        self.current.retain(|_, index| !gone.contains(index));
+    }
+
+    /// The flows that a packet may still join.
+    pub fn current(&self) -> Vec<usize> {
+        self.current.values().copied().collect()
     }
 
     /// Takes one frame into account.
@@ -155,7 +176,8 @@ impl Oracle {
         let key = Key { vlan: packet.vlan, proto, ends, one_way };
 
         let syn = packet.flags & (flag::SYN | flag::ACK);
-        let live = self.current.get(&key).copied().filter(|index| {
+        let before = self.current.get(&key).copied();
+        let live = before.filter(|index| {
             let flow = &self.flows[*index];
             let gap = Duration::from_micros((time_ns / 1000).saturating_sub(flow.last_ns / 1000));
             let ended = gap >= self.config.idle_timeout
@@ -187,6 +209,7 @@ impl Oracle {
                 one_way,
                 direction_by,
                 midstream: proto == 6 && syn & flag::SYN == 0,
+                succeeds: before,
                 packets: Vec::new(),
                 last_ns: time_ns,
                 fins: [false; 2],
@@ -228,32 +251,34 @@ impl Oracle {
             vlan: packet.vlan,
             src: packet.src,
             dst: packet.dst,
-            proto,
+            // RFC 8200, 4.5: fragments of one packet may name different next headers.
+            proto: if packet.src.is_ipv6() { 0 } else { proto },
             id,
         });
-        match (packet.ports, key) {
-            (Ports::None, _) => (packet.proto, None, None, false),
-            (Ports::Known { sport, dport, one_way }, key) => {
-                if let Some(key) = key {
-                    self.fragments.insert(key, (time_ns, packet.proto, sport, dport, one_way));
-                }
-                (packet.proto, Some(sport), Some(dport), one_way)
-            }
-            (Ports::OfFirstFragment, key) => {
+        let (ports, one_way) = match packet.ports {
+            Ports::None => (None, false),
+            Ports::Known { sport, dport, one_way } => (Some((sport, dport)), one_way),
+            Ports::OfFirstFragment => {
                 let known = key.and_then(|key| self.fragments.get(&key).copied());
-                match known {
-                    Some((since, proto, sport, dport, one_way))
-                        if time_ns.saturating_sub(since) < FRAGMENTS_VALID.as_nanos() as u64 =>
+                let valid = FRAGMENTS_VALID.as_nanos() as u64;
+                return match known {
+                    Some(FirstFragment { time_ns: since, proto, ports, one_way })
+                        if time_ns.saturating_sub(since) < valid =>
                     {
-                        (proto, Some(sport), Some(dport), one_way)
+                        (proto, ports.map(|p| p.0), ports.map(|p| p.1), one_way)
                     }
                     _ if !matches!(packet.proto, 1 | 6 | 17 | 58 | 132) => {
                         (packet.proto, None, None, false)
                     }
                     // Type 0 has an answer in ICMP and none in ICMPv6.
                     _ => (packet.proto, Some(0), Some(0), packet.proto == 58),
-                }
+                };
             }
+        };
+        if let Some(key) = key {
+            let first = FirstFragment { time_ns, proto: packet.proto, ports, one_way };
+            self.fragments.insert(key, first);
         }
+        (packet.proto, ports.map(|p| p.0), ports.map(|p| p.1), one_way)
     }
 }
