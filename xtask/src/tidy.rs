@@ -22,6 +22,10 @@ const MOST_LINES: usize = 500;
 /// The most lines a Rust file of the kernel program may have.
 const MOST_KERNEL_LINES: usize = 250;
 
+/// The project's folders, as documents name them.
+const FOLDERS: [&str; 8] =
+    ["agent/", "agent-common/", "agent-ebpf/", "tests/", "xtask/", "systemd/", ".cargo/", ".ci/"];
+
 /// Rust files that may be longer, each with the reason.
 const LONGER: [(&str, &str); 0] = [];
 
@@ -47,6 +51,10 @@ pub(crate) fn tidy() -> Result<()> {
             faults
                 .push(format!("{file}: it may be longer, and is not there: take it off the list"));
         }
+    }
+    for document in DOCUMENTS {
+        let text = fs::read_to_string(place.join(document)).unwrap_or_default();
+        dead_paths(document, &text, |path| place.join(path).exists(), &mut faults);
     }
     for fault in &faults {
         eprintln!("{fault}");
@@ -89,9 +97,22 @@ fn check(file: &str, text: &str, faults: &mut Vec<String>) {
     }
 }
 
+/// Adds the paths that a document names in code font, from the project's root, and that are not there.
+fn dead_paths(document: &str, text: &str, there: impl Fn(&str) -> bool, faults: &mut Vec<String>) {
+    for (index, line) in text.lines().enumerate() {
+        // What stands between backticks is every other piece.
+        for code in line.split('`').skip(1).step_by(2) {
+            let in_project = FOLDERS.iter().any(|folder| code.starts_with(folder));
+            if in_project && !code.contains(char::is_whitespace) && !there(code) {
+                faults.push(format!("{document}:{}: there is no `{code}`", index + 1));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::{check, dead_paths};
 
     /// The faults of one file.
     fn faults(file: &str, text: &str) -> Vec<String> {
@@ -106,6 +127,14 @@ mod tests {
         assert_eq!(faults("a.md", "a\nb"), ["a.md: no line end at the end"]);
         assert!(faults("a.md", "a\nb\n").is_empty());
         assert!(faults("a.md", "").is_empty());
+    }
+
+    #[test]
+    fn names_paths_that_are_gone() {
+        let mut faults = Vec::new();
+        let text = "`agent/src/a.rs` `agent/src/b.rs`\n`target/x` agent/src/c.rs `tests/ d`\n";
+        dead_paths("a.md", text, |path| path == "agent/src/a.rs", &mut faults);
+        assert_eq!(faults, ["a.md:1: there is no `agent/src/b.rs`"]);
     }
 
     #[test]
