@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -17,13 +18,41 @@ pub enum Pace {
     Every(Duration),
 }
 
+/// Sends frames into one end of a cable, from whatever thread.
+#[derive(Debug)]
+pub struct Injector {
+    fd: OwnedFd,
+}
+
+impl Injector {
+    /// Opens an interface of `ns` for sending.
+    pub fn new(ns: &Netns, interface: &str) -> Self {
+        let fd = ns.run(|| sys::packet_socket(sys::if_index(interface), 0).expect("packet socket"));
+        Self { fd }
+    }
+
+    /// Sends the first few of `frames`, at least one; returns how many the kernel took.
+    pub fn send(&self, frames: &[&[u8]]) -> usize {
+        loop {
+            match sys::send_batch(&self.fd, frames) {
+                Ok(count) => return count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    sleep(Duration::from_millis(1));
+                }
+                Err(e) => panic!("a frame of {} bytes: {e}", frames[0].len()),
+            }
+        }
+    }
+}
+
 /// Sends `frames` in order through an interface of `ns`, from one processor so that order is kept.
 ///
 /// Returns how many the kernel took; it is an error of the test when that is not all of them.
 pub fn send(ns: &Netns, interface: &str, frames: &[Vec<u8>], pace: Pace) -> usize {
+    let injector = Injector::new(ns, interface);
     ns.run(|| {
         sys::pin_to_cpu(0);
-        let fd = sys::packet_socket(sys::if_index(interface), 0).expect("packet socket");
         let chunk = match pace {
             Pace::FullSpeed => 64,
             Pace::Every(_) => 1,
@@ -32,14 +61,7 @@ pub fn send(ns: &Netns, interface: &str, frames: &[Vec<u8>], pace: Pace) -> usiz
         while sent < frames.len() {
             let until = frames.len().min(sent + chunk);
             let batch: Vec<&[u8]> = frames[sent..until].iter().map(Vec::as_slice).collect();
-            match sys::send_batch(&fd, &batch) {
-                Ok(count) => sent += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                    sleep(Duration::from_millis(1));
-                }
-                Err(e) => panic!("frame {sent} of {} bytes: {e}", frames[sent].len()),
-            }
+            sent += injector.send(&batch);
             if let Pace::Every(pause) = pace {
                 sleep(pause);
             }
