@@ -1,0 +1,145 @@
+//! What a packet, a flow, a vector and the daemon cost: `cargo xtask bench [--quick] [--json FILE] [FILTER]`.
+//!
+//! One table on standard output, the same with every sample as JSON. Times are never a reason to fail: a target
+//! that is missed is marked. What needs root is left out, in one line, for others.
+
+mod flows;
+mod frames;
+mod kernel;
+mod lines;
+mod live;
+mod machine;
+mod proc;
+mod program;
+mod sweep;
+mod table;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::unistd::geteuid;
+
+use crate::{
+    machine::Machine,
+    table::{Row, Section, json, markdown},
+};
+
+/// What to measure, and how often.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    json: PathBuf,
+    filter: Option<String>,
+    /// Everything once, as little of it as runs all the code: so that benches do not rot.
+    pub(crate) quick: bool,
+}
+
+impl Plan {
+    fn from_args(args: impl Iterator<Item = String>) -> Result<Self> {
+        let mut plan = Self { json: default_json(), filter: None, quick: true };
+        let mut args = args.peekable();
+        // Cargo passes `--bench`, unless the bench is run as if it were a test.
+        let mut wanted_quick = false;
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--bench" => plan.quick = false,
+                "--quick" => wanted_quick = true,
+                "--json" => plan.json = args.next().context("`--json` takes a file")?.into(),
+                flag if flag.starts_with('-') => {
+                    bail!(
+                        "the bench takes `--quick`, `--json FILE` and a filter, there is no `{flag}`"
+                    )
+                }
+                _ if plan.filter.is_some() => bail!("one filter is enough: `{arg}` is another"),
+                _ => plan.filter = Some(arg),
+            }
+        }
+        plan.quick |= wanted_quick;
+        Ok(plan)
+    }
+
+    /// Whether a row of a section is to be measured.
+    pub(crate) fn wants(&self, section: &str, what: &str) -> bool {
+        let matches = |filter: &String| section.contains(filter) || what.contains(filter);
+        self.filter.as_ref().is_none_or(matches)
+    }
+
+    /// `full`, or `quick` if that is asked for.
+    pub(crate) fn pick<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// `target/bench.json`, for a program in `target/release/deps`.
+fn default_json() -> PathBuf {
+    let exe = env::current_exe().unwrap_or_default();
+    exe.ancestors().nth(3).unwrap_or(Path::new("")).join("bench.json")
+}
+
+/// The rows of a section, or nothing if its measurement is not wanted.
+type Measure = fn(&Plan) -> Result<Vec<Row>>;
+
+/// A section before it is measured.
+struct Part {
+    title: &'static str,
+    method: &'static str,
+    needs_root: bool,
+    measure: Measure,
+}
+
+const PARTS: [Part; 6] = [
+    Part { title: kernel::TITLE, method: kernel::METHOD, needs_root: true, measure: kernel::rows },
+    Part { title: flows::TITLE, method: flows::METHOD, needs_root: true, measure: flows::rows },
+    Part { title: sweep::TITLE, method: sweep::METHOD, needs_root: true, measure: sweep::rows },
+    Part { title: lines::TITLE, method: lines::METHOD, needs_root: false, measure: lines::rows },
+    Part { title: live::TITLE, method: live::METHOD, needs_root: true, measure: live::rows },
+    Part {
+        title: program::TITLE,
+        method: program::METHOD,
+        needs_root: true,
+        measure: program::rows,
+    },
+];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let plan = Plan::from_args(env::args().skip(1))?;
+    let machine = Machine::read();
+    let root = geteuid().is_root();
+    let mut sections = Vec::new();
+    let mut left_out = Vec::new();
+    for Part { title, method, needs_root, measure } in PARTS {
+        if needs_root && !root {
+            left_out.push(title);
+            continue;
+        }
+        eprintln!("bench: {title} …");
+        let rows = measure(&plan).with_context(|| format!("cannot measure: {title}"))?;
+        if !rows.is_empty() {
+            sections.push(Section { title, method, rows });
+        }
+    }
+    if !left_out.is_empty() {
+        eprintln!("bench: not root, so left out: {}", left_out.join("; "));
+    }
+    if sections.is_empty() {
+        bail!("no row is named like that");
+    }
+    print!("{}", markdown(&machine, &sections));
+    let text = json(&machine, plan.quick, &sections);
+    fs::write(&plan.json, text).with_context(|| format!("cannot write {}", plan.json.display()))?;
+    println!("\nEvery sample: {}", plan.json.display());
+    Ok(())
+}
