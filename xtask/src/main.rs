@@ -27,7 +27,7 @@ cargo xtask COMMAND
   demo [-- ARGS]         15 s of real traffic between two network namespaces, and the agent on it;
                          ARGS go to the agent, for instance: -- --window 16 --shape array
   test [-- ARGS]         every test, those on the real kernel as root; ARGS go to the test programs,
-                         for instance: -- --test-threads 1 live_tcp
+                         for instance: -- --test-threads 1 tcp_bulk
   bench [--quick] [--json FILE] [FILTER]
                          what a packet, a flow, a vector and the daemon cost, in 2 minutes, as root;
                          FILTER: only rows or sections with this in their name; --quick: each once;

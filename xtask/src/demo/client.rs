@@ -15,7 +15,7 @@ use super::{CLOSED_PORT, ECHO_PORT, HOLD_PORT, HTTP_PORT, SERVER_V4, SERVER_V6};
 use crate::shell;
 
 /// How long the agent may take to attach before there is traffic.
-const BEFORE: Duration = Duration::from_secs(1);
+const BEFORE: Duration = Duration::from_secs(2);
 /// How long there is traffic.
 const TRAFFIC: Duration = Duration::from_secs(15);
 /// How long the agent may take to end.
