@@ -356,6 +356,10 @@ fn sequences() -> Vec<Fixture> {
         Frame::ethernet(0, craft::ethernet(&[], IPV4, &packet))
     };
     let orphan = "17 10.0.0.1:0 > 10.0.0.2:0";
+    let later = |proto| {
+        let packet = V4 { id: 9, offset: 3, ..V4::new(A.into(), B.into(), proto) };
+        Frame::ethernet(0, craft::ethernet(&[], IPV4, &packet.packet(&[0; 24])))
+    };
     let part6 = |next, offset, more, bytes: &[u8]| {
         let body = craft::fragment(next, offset, more, 77, bytes);
         let packet = craft::ipv6(A6.into(), B6.into(), 44, 64, &body);
@@ -377,6 +381,26 @@ fn sequences() -> Vec<Fixture> {
                 (part(1, 3, false, &datagram[24..]), account(UDP_AB, 1, 28, 8)),
                 (part(2, 3, false, &datagram[24..]), account(orphan, 1, 28, 8)),
                 (part(1, 3, false, &datagram[24..]).at(31 * second), account(orphan, 1, 28, 8)),
+            ],
+        },
+        Fixture {
+            // Port-less protocols have none to miss; TCP's window is in the first fragment only.
+            name: "fragments_without_their_first",
+            frames: vec![
+                (later(6), account("6 10.0.0.1:0 > 10.0.0.2:0", 1, 44, 24)),
+                (later(47), account("47 10.0.0.1 > 10.0.0.2", 1, 44, 24)),
+                (later(132), account("132 10.0.0.1:0 > 10.0.0.2:0", 1, 44, 24)),
+                (later(6), account("6 10.0.0.1:0 > 10.0.0.2:0", 1, 44, 24)),
+                (part6(58, 3, false, &[0; 24]), account("58 [fd00::1]:0 > [fd00::2]:0", 1, 72, 24)),
+                (part6(60, 3, false, &[0; 24]), account("60 fd00::1 > fd00::2", 1, 72, 24)),
+            ],
+        },
+        Fixture {
+            // Of a packet's fragments the first one's protocol counts (RFC 8200, 4.5), one without ports too.
+            name: "fragments_v6_of_another_protocol_than_they_say",
+            frames: vec![
+                (part6(50, 0, true, &[0; 24]), account("50 fd00::1 > fd00::2", 1, 72, 24)),
+                (part6(17, 3, false, &[0; 24]), account("50 fd00::1 > fd00::2", 1, 72, 24)),
             ],
         },
         Fixture {
