@@ -80,7 +80,8 @@ impl InKernel {
 
     /// Walks the table at a time of ours.
     pub fn sweep(&mut self, now_us: u64, evict_after_us: u64) -> SweepReport {
-        let request = SweepRequest { now_us, evict_after_us, stop: 0, age_shift: 20 };
+        let ordinary = SweepRequest::ordinary(0);
+        let request = SweepRequest { now_us, evict_after_us, age_shift: 20, ..ordinary };
         self.kernel.sweep(&request).unwrap_or_else(|e| panic!("{e:#}"))
     }
 

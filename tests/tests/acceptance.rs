@@ -22,6 +22,9 @@ use feature_agent_tests::{
     traffic::{self, Version},
 };
 
+/// Bytes of the fast stream.
+const BYTES: usize = 1 << 30;
+
 /// Each of these tests wants the machine for itself.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
@@ -124,7 +127,6 @@ fn a_fast_stream_is_segments_of_the_wire_at_the_speed_it_has_without_the_agent()
     ) {
         return;
     }
-    const BYTES: usize = 1 << 30;
     let _alone = alone();
     let pair = Pair::new();
     let gbit = |time: Duration| BYTES as f64 * 8e-9 / time.as_secs_f64();

@@ -271,10 +271,10 @@ fn a_full_ring_delays_every_kind_of_vector_and_loses_none() {
     let mut time_us = SECOND;
     for data in mixed_frames(31, 3000) {
         let frame = Frame::ethernet(0, data);
-        if let Verdict::Accounted { flow, .. } = names.push(&frame) {
-            if *seen.entry(names.flows()[flow].id.clone()).or_insert(flow) != flow {
-                continue;
-            }
+        if let Verdict::Accounted { flow, .. } = names.push(&frame)
+            && *seen.entry(names.flows()[flow].id.clone()).or_insert(flow) != flow
+        {
+            continue;
         }
         time_us += 101;
         let frame = frame.at(time_us * 1000);
