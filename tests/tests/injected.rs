@@ -1,12 +1,14 @@
 //! Frames of every kind injected at full speed: per flow totals and all features but times are exact.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use feature_agent_tests::{
     agent::Agent,
     capture::Sides,
     compare::Options,
     craft::{self, Tcp, V4},
+    fixtures::{Expect, all, flow_name},
+    frame::Frame,
     generate::{CABLE_MTU, mixed_frames},
     inject::{self, Pace, wait_until},
     netns::{FAR_IF, NEAR_IF, Netns, Pair},
@@ -114,6 +116,54 @@ fn super_packets_of_all_sizes_and_flags() {
     });
     assert!(run.frames.iter().all(|frame| frame.gso_size > 0), "all are super-packets");
     run.assert_exact(Options::default());
+}
+
+#[test]
+fn fixtures_with_a_tag_outside_of_the_frame() {
+    if !is_root_or_say("fixtures_with_a_tag_outside_of_the_frame") {
+        return;
+    }
+    let mut frames = Vec::new();
+    let mut expected: BTreeMap<String, [u64; 3]> = BTreeMap::new();
+    let mut malformed = BTreeMap::new();
+    for (frame, expect) in all().into_iter().flat_map(|fixture| fixture.frames) {
+        let Some(tci) = frame.vlan_tci else { continue };
+        match expect {
+            Expect::Account { flow, packets, bytes, payload } => {
+                let sums = expected.entry(flow.to_owned()).or_default();
+                *sums = [sums[0] + packets, sums[1] + bytes, sums[2] + payload];
+            }
+            Expect::Malformed(reason) => *malformed.entry(reason.to_owned()).or_default() += 1,
+            Expect::NotIp => panic!("no such fixture"),
+        }
+        frames.push((frame, tci));
+    }
+    assert!(frames.len() >= 3);
+    // Inside on the cable; the receiving kernel takes it out.
+    let on_cable = |(frame, tci): &(Frame, u16)| {
+        let mut data = frame.data.clone();
+        let [high, low] = tci.to_be_bytes();
+        data.splice(12..12, [0x81, 0x00, high, low]);
+        data
+    };
+    let on_cable: Vec<Vec<u8>> = frames.iter().map(on_cable).collect();
+    let pair = Pair::bare(CABLE_MTU);
+    let run = observe(&pair, &[], |_| inject_from_far(&pair, &on_cable));
+    for ((frame, tci), seen) in frames.iter().zip(&run.frames) {
+        assert_eq!((seen.vlan_tci, &seen.data), (Some(*tci), &frame.data), "as in the table");
+    }
+    run.assert_exact(Options::default());
+    let found: BTreeMap<String, [u64; 3]> = run
+        .lines
+        .iter()
+        .map(|line| {
+            let sum =
+                |field: &str| line.int(&format!("fwd_{field}")) + line.int(&format!("bwd_{field}"));
+            (flow_name(&line.flow()), ["packets", "bytes", "payload_bytes"].map(sum))
+        })
+        .collect();
+    assert_eq!(found, expected);
+    assert_eq!(BTreeMap::from_iter(run.outcome.malformed_reasons()), malformed);
 }
 
 #[test]
