@@ -13,13 +13,17 @@ pub struct SweepRequest {
     pub now_us: u64,
     /// Flows silent for longer end now (emergency expiry), in µs; `u64::MAX` for none.
     pub evict_after_us: u64,
-    /// 1: every flow ends.
+    /// 1: every flow ends, or every flow of one interface.
     pub stop: u32,
+    /// Index of that interface; 0 for all.
+    pub stop_ifindex: u32,
     /// Flows silent for t µs are counted in slot `t >> age_shift` of [`SweepReport::ages`].
     pub age_shift: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<SweepRequest>() == 24);
+const _: () = assert!(size_of::<SweepRequest>() == 32);
 
 impl SweepRequest {
     /// An ordinary sweep by the kernel's clock, given the idle time-out in µs.
@@ -27,12 +31,30 @@ impl SweepRequest {
         // The smallest shift that keeps every flow not yet idle within the histogram.
         let bits = u64::BITS - idle_timeout_us.leading_zeros();
         let age_shift = bits.saturating_sub(AGES.ilog2());
-        Self { now_us: 0, evict_after_us: u64::MAX, stop: 0, age_shift }
+        Self {
+            now_us: 0,
+            evict_after_us: u64::MAX,
+            stop: 0,
+            stop_ifindex: 0,
+            age_shift,
+            padding: 0,
+        }
     }
 
     /// The last sweep: every flow emits a `stop` vector.
     pub fn stop() -> Self {
-        Self { now_us: 0, evict_after_us: u64::MAX, stop: 1, age_shift: 63 }
+        Self { stop: 1, ..Self::ordinary(u64::MAX) }
+    }
+
+    /// The last sweep for an interface that is gone.
+    pub fn stop_interface(ifindex: u32) -> Self {
+        Self { stop_ifindex: ifindex, ..Self::stop() }
+    }
+
+    /// Whether every flow of an interface ends.
+    #[inline(always)]
+    pub fn stops(&self, ifindex: u32) -> bool {
+        self.stop != 0 && (self.stop_ifindex == 0 || self.stop_ifindex == ifindex)
     }
 
     /// The slot of a flow silent for `silent_us`.

@@ -1,4 +1,6 @@
 //! Diagnostics for people, through the kernel's log ring; off unless asked for at load.
+//!
+//! VERIFIER: a copy for each program, which the compiler then takes into it: see [`crate::account::packet`].
 
 use agent_common::parse::Malformed;
 use aya_ebpf::programs::TcContext;
@@ -6,7 +8,7 @@ use aya_log_ebpf::debug;
 
 /// Says why a packet was malformed.
 #[inline(always)]
-pub(crate) fn malformed(ctx: &TcContext, ifindex: u32, reason: Malformed) {
+pub(crate) fn malformed<const PROGRAM: bool>(ctx: &TcContext, ifindex: u32, reason: Malformed) {
     // One place that logs, and not one for each reason: such a place is 400 instructions.
     let name = &NAMES[reason as usize & 15];
     // SAFETY: ASCII.
@@ -35,6 +37,6 @@ const WIDTH: usize = 16;
 
 /// Says that a packet found no place in the flow table.
 #[inline(always)]
-pub(crate) fn table_full(ctx: &TcContext, ifindex: u32) {
+pub(crate) fn table_full<const PROGRAM: bool>(ctx: &TcContext, ifindex: u32) {
     debug!(ctx, "flow table full: a packet on interface {} has no place in it", ifindex);
 }

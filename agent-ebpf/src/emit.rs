@@ -26,17 +26,6 @@ static RECORDS: RingBuf<Record, { 8 << 20 }> = RingBuf::new();
 /// Bytes of the ring that a record takes, its header included.
 const RECORD_BYTES: u64 = size_of::<Record>() as u64 + 8;
 
-/// What became of a vector.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Emitted {
-    /// It is in the ring, or no longer due.
-    Settled,
-    /// So it is, and the flow ended: delete its entry.
-    Ended,
-    /// The ring is full; the flow stays due.
-    RingFull,
-}
-
 /// What to do with a flow, decided under its lock.
 pub(crate) struct Action {
     /// Emit a vector for this reason.
@@ -46,22 +35,28 @@ pub(crate) struct Action {
 }
 
 /// Asks `decide`, under the flow's lock, and emits a vector if it says so. Room in the ring is taken before
-/// the lock, since no helper may be called under it.
+/// the lock, since no helper may be called under it; if there is none, the flow stays due and `waiting`
+/// counts one more. Returns whether the flow ended: its entry is to be deleted.
 #[inline(always)]
 pub(crate) fn vector(
     entry: *mut Entry,
     key: &FlowKey,
     now_us: u64,
     counters: &mut Counters,
+    waiting: &mut u64,
     decide: impl Fn(&Flow) -> Action,
-) -> Emitted {
+) -> bool {
     let Some(mut slot) = RECORDS.reserve(0) else {
         counters.ring_full += 1;
+        // VERIFIER: told by memory. Of a result LLVM makes a second look at the pointer, and before Linux 6.3
+        // one that is known not to be null may be null at a second look.
+        // SAFETY: a valid reference.
+        unsafe { (&raw mut *waiting).write_volatile(*waiting + 1) };
         let mut locked = Locked::new(entry);
         if let Some((flow, false)) = locked.flow(key) {
             flow.delay();
         }
-        return Emitted::RingFull;
+        return false;
     };
     // SAFETY: every field is written below before the record is submitted.
     let record = unsafe { &mut *slot.as_mut_ptr() };
@@ -86,7 +81,7 @@ pub(crate) fn vector(
     } else {
         slot.discard(BPF_RB_NO_WAKEUP.into());
     }
-    if action.end { Emitted::Ended } else { Emitted::Settled }
+    action.end
 }
 
 /// Whether this record wakes user space. A wake-up costs more than many records: but for low latency, only

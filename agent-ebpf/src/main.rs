@@ -4,7 +4,7 @@
 //! take it in under the entry's lock. The verdict is always "continue": the agent never changes, delays or
 //! drops traffic.
 
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod account;

@@ -1,5 +1,7 @@
 //! The one door to a socket buffer.
 
+use core::{arch::asm, mem::MaybeUninit};
+
 use agent_common::parse::{
     Frame, Link,
     source::{Header, Source},
@@ -71,79 +73,94 @@ impl Packet {
         if config::packet_clock() { self.tstamp / 1000 } else { now_us() }
     }
 
-    /// Bytes outside the linear part, copied by the kernel.
+    /// A header outside the linear part, copied by the kernel.
     #[inline(always)]
-    fn load_paged(&self, offset: u32, len: usize) -> Option<Words> {
-        let mut words = [0; WORDS];
+    fn load_paged<H: Header>(&self, offset: u32) -> Option<H> {
+        let mut words = Words::uninit();
         let to = words.as_mut_ptr().cast();
+        let len = size_of::<H>() as u32;
         // SAFETY: `len` is at most the size of `words`.
-        let status = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to, len as u32) };
-        if status == 0 { Some(words) } else { None }
+        let status = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to, len) };
+        if status != 0 {
+            return None;
+        }
+        // SAFETY: `len` bytes are written, and any are a header.
+        Some(unsafe { words.as_ptr().cast::<H>().read() })
     }
 }
 
-/// The bytes of a header, wherever they came from.
-type Words = [u64; WORDS];
+/// Room for the longest header, IPv6's 40 bytes: aligned, where a header itself is not.
+type Words = MaybeUninit<[u64; 5]>;
 
-/// As many as the longest header takes: IPv6's 40 bytes.
-const WORDS: usize = 5;
-
-/// Reads `len` bytes in as few pieces as there can be.
+/// Reads a header in as few pieces as there can be.
 ///
 /// # Safety
 ///
-/// The bytes lie within the linear part. They may lie at any address: eBPF loads what the machine can, and
-/// the verifier lets a packet be read so on all that have efficient unaligned access. A Rust read of a
-/// header, which has no alignment, would become one load for each byte.
+/// Its bytes lie within the linear part. They may lie at any address: eBPF loads what the machine can, and
+/// the verifier lets a packet be read so on all that have efficient unaligned access. A plain Rust read of
+/// a header, which has no alignment, would become one load for each byte.
 #[inline(always)]
-unsafe fn load_linear(from: *const u8, len: usize) -> Words {
-    let mut words = [0; WORDS];
+unsafe fn load_linear<H: Header>(from: *const u8) -> H {
+    let mut words = Words::uninit();
+    let to = words.as_mut_ptr().cast::<u8>();
     let mut at = 0;
-    for word in &mut words {
-        if len - at >= 8 {
-            // SAFETY: within `len`, see above.
-            *word = unsafe { from.add(at).cast::<u64>().read_volatile() };
-            at += 8;
-            continue;
-        }
-        let mut shift = 0;
-        if (len - at) & 4 != 0 {
-            // SAFETY: as above.
-            *word |= u64::from(unsafe { from.add(at).cast::<u32>().read_volatile() });
-            shift = 32;
-            at += 4;
-        }
-        if (len - at) & 2 != 0 {
-            // SAFETY: as above.
-            *word |= u64::from(unsafe { from.add(at).cast::<u16>().read_volatile() }) << shift;
-            shift += 16;
-            at += 2;
-        }
-        if (len - at) & 1 != 0 {
-            // SAFETY: as above.
-            *word |= u64::from(unsafe { from.add(at).read_volatile() }) << shift;
-            at += 1;
+    while at < size_of::<H>() {
+        let left = size_of::<H>() - at;
+        // SAFETY: within the header, and within `words`, where every piece is aligned: the longest come
+        // first.
+        unsafe {
+            at += match left {
+                8.. => piece::<u64>(from, to, at),
+                4.. => piece::<u32>(from, to, at),
+                2.. => piece::<u16>(from, to, at),
+                _ => piece::<u8>(from, to, at),
+            };
         }
     }
-    words
+    // SAFETY: all of its bytes are written, and any are a header.
+    unsafe { words.as_ptr().cast::<H>().read() }
+}
+
+/// The same pointer, of whose making the compiler now knows nothing.
+///
+/// VERIFIER: LLVM would compute the end of a header from the packet's start anew, and what is checked for
+/// one pointer is not known of another made by the same sum.
+#[inline(always)]
+fn settled(mut pointer: *const u8) -> *const u8 {
+    // SAFETY: a move to itself: line info wants an instruction here.
+    unsafe {
+        asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags))
+    };
+    pointer
+}
+
+/// Copies one piece at an offset; returns its size.
+///
+/// # Safety
+///
+/// It lies within both, and is aligned in `to`.
+#[inline(always)]
+unsafe fn piece<T: Copy>(from: *const u8, to: *mut u8, at: usize) -> usize {
+    // SAFETY: as the caller says.
+    let piece = unsafe { from.add(at).cast::<T>().read_volatile() };
+    // SAFETY: as the caller says.
+    unsafe { to.add(at).cast::<T>().write(piece) };
+    size_of::<T>()
 }
 
 impl Source for Packet {
     #[inline(always)]
     fn load<H: Header>(&self, offset: u32) -> Option<H> {
-        const { assert!(size_of::<H>() <= size_of::<Words>()) };
+        const { assert!(size_of::<H>() <= size_of::<Words>() && align_of::<H>() <= 8) };
         if offset > MAX_OFFSET {
             return None;
         }
-        let start = self.data.wrapping_add(offset as usize);
-        let words = if start.wrapping_add(size_of::<H>()) > self.data_end {
-            self.load_paged(offset, size_of::<H>())?
-        } else {
-            // SAFETY: checked against the end of the linear part, as the verifier checks again.
-            unsafe { load_linear(start, size_of::<H>()) }
-        };
-        // SAFETY: `words` holds at least as many bytes, and any are a header.
-        Some(unsafe { (&raw const words).cast::<H>().read_unaligned() })
+        let start = settled(self.data.wrapping_add(offset as usize));
+        if start.wrapping_add(size_of::<H>()) > self.data_end {
+            return self.load_paged(offset);
+        }
+        // SAFETY: checked against the end of the linear part, as the verifier checks again.
+        Some(unsafe { load_linear(start) })
     }
 
     #[inline(always)]

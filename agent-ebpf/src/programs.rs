@@ -11,14 +11,14 @@ const CONTINUE: i32 = TC_ACT_UNSPEC;
 /// A packet of an interface with Ethernet headers, either way.
 #[classifier]
 pub(crate) fn tc_ethernet(ctx: TcContext) -> i32 {
-    observe(&ctx, Link::Ethernet);
+    observe::<ETHERNET>(&ctx);
     CONTINUE
 }
 
 /// A packet of an interface without link headers, either way.
 #[classifier]
 pub(crate) fn tc_ip(ctx: TcContext) -> i32 {
-    observe(&ctx, Link::Ip);
+    observe::<IP>(&ctx);
     CONTINUE
 }
 
@@ -35,9 +35,13 @@ pub(crate) fn empty(_ctx: TcContext) -> i32 {
     CONTINUE
 }
 
+const ETHERNET: bool = true;
+const IP: bool = false;
+
 /// Counts a packet, and takes it into its flow.
 #[inline(always)]
-fn observe(ctx: &TcContext, link: Link) {
+fn observe<const LINK: bool>(ctx: &TcContext) {
+    let link = if LINK { Link::Ethernet } else { Link::Ip };
     let (Some(counters), Some(passage)) = (counters::mine(), Passage::mine()) else {
         return;
     };
@@ -51,7 +55,7 @@ fn observe(ctx: &TcContext, link: Link) {
                 Reject::NotIp => counters.not_ip += 1,
                 Reject::Malformed(reason) => {
                     counters::malformed(counters, reason);
-                    diagnose::malformed(ctx, frame.ifindex, reason);
+                    diagnose::malformed::<LINK>(ctx, frame.ifindex, reason);
                 }
             }
             return;
@@ -69,6 +73,6 @@ fn observe(ctx: &TcContext, link: Link) {
     } else {
         counters.table_full += packets;
         counters.table_full_bytes += segments.bytes();
-        diagnose::table_full(ctx, frame.ifindex);
+        diagnose::table_full::<LINK>(ctx, frame.ifindex);
     }
 }

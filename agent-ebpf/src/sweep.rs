@@ -10,7 +10,7 @@ use aya_ebpf::{btf_maps::Array, helpers::generated::bpf_for_each_map_elem, macro
 use crate::{
     config::Loaded,
     counters,
-    emit::{self, Action, Emitted},
+    emit::{self, Action},
     packet,
     table::{self, Entry, Locked},
 };
@@ -67,20 +67,28 @@ unsafe extern "C" fn visit(
         return 0;
     };
     let silent = request.now_us.saturating_sub(flow.summary.last_us);
-    let ends = match flow.on_sweep(request, &Loaded) {
+    let action = flow.on_sweep(key.ifindex, request, &Loaded);
+    // VERIFIER: before Linux 6.2 the lock of a callback's entry is not recognised as taken; that of an entry
+    // looked up is.
+    let entry = match action {
+        SweepAction::Keep => entry,
+        _ => match table::find(key) {
+            Some(entry) => entry,
+            None => return 0,
+        },
+    };
+    let ends = match action {
         SweepAction::Keep => false,
         SweepAction::End(None) => end_quietly(entry, key, request),
         SweepAction::Emit(_) | SweepAction::End(Some(_)) => {
-            let emitted = emit::vector(entry, key, request.now_us, counters, |flow| {
-                let action = flow.on_sweep(request, &Loaded);
-                match action {
+            let waiting = &mut report.waiting;
+            emit::vector(entry, key, request.now_us, counters, waiting, |flow| {
+                match flow.on_sweep(key.ifindex, request, &Loaded) {
                     SweepAction::Keep => Action { emit: None, end: false },
                     SweepAction::Emit(reason) => Action { emit: Some(reason), end: false },
                     SweepAction::End(reason) => Action { emit: reason, end: true },
                 }
-            });
-            report.waiting += u64::from(emitted == Emitted::RingFull);
-            emitted == Emitted::Ended
+            })
         }
     };
     if ends {
@@ -98,7 +106,7 @@ unsafe extern "C" fn visit(
 fn end_quietly(entry: *mut Entry, key: &FlowKey, request: &SweepRequest) -> bool {
     let mut locked = Locked::new(entry);
     let ends = match locked.flow(key) {
-        Some((flow, _)) => flow.on_sweep(request, &Loaded) == SweepAction::End(None),
+        Some((flow, _)) => flow.on_sweep(key.ifindex, request, &Loaded) == SweepAction::End(None),
         None => false,
     };
     if ends {

@@ -64,6 +64,8 @@ pub(crate) struct Passage {
     pub(crate) headers: Headers,
     /// The packet as its flow sees it.
     pub(crate) arrival: Arrival,
+    /// Vectors that found no room in the ring.
+    waiting: u64,
     /// A word for [`crate::packet::Packet`].
     pub(crate) lethe: u32,
 }
@@ -89,6 +91,20 @@ impl Passage {
         let (key, from_b) = self.headers.key();
         self.template.key = key;
         self.arrival = Arrival::new(&self.headers, from_b, now_us);
+        self.waiting = 0;
+    }
+
+    /// Whether a vector found no room in the ring.
+    #[inline(always)]
+    pub(crate) fn is_waiting(&self) -> bool {
+        // SAFETY: a valid reference; volatile, see `emit::vector`.
+        unsafe { (&raw const self.waiting).read_volatile() != 0 }
+    }
+
+    /// Key, packet, and the count of vectors that found no room in the ring.
+    #[inline(always)]
+    pub(crate) fn parts(&mut self) -> (&FlowKey, &Arrival, &mut u64) {
+        (&self.template.key, &self.arrival, &mut self.waiting)
     }
 }
 
@@ -111,7 +127,7 @@ pub(crate) fn delete(key: &FlowKey) {
 /// The entry of the packet's flow, made if need be. `None`: the table is full.
 #[inline(always)]
 pub(crate) fn find_or_insert(passage: &Passage) -> Option<*mut Entry> {
-    if let Some(entry) = find(passage) {
+    if let Some(entry) = find(passage.key()) {
         return Some(entry);
     }
     let value = (&raw const passage.template).cast::<Entry>();
@@ -119,13 +135,13 @@ pub(crate) fn find_or_insert(passage: &Passage) -> Option<*mut Entry> {
     let value = unsafe { &*value };
     // It fails when the table is full, or when another CPU was first: the lookup tells.
     let _ = FLOWS.insert(passage.key(), value, BPF_NOEXIST.into());
-    find(passage)
+    find(passage.key())
 }
 
-/// The entry of the packet's flow.
+/// The entry of a key.
 #[inline(always)]
-pub(crate) fn find(passage: &Passage) -> Option<*mut Entry> {
-    FLOWS.get_ptr_mut(passage.key())
+pub(crate) fn find(key: &FlowKey) -> Option<*mut Entry> {
+    FLOWS.get_ptr_mut(key)
 }
 
 /// An entry whose lock is held. Until it is dropped nothing may be called that is not inlined: kernels

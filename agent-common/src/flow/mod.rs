@@ -249,8 +249,7 @@ impl Flow {
     #[inline(always)]
     fn take<T: Thresholds>(&mut self, arrival: &Arrival, thresholds: &T) -> Option<Reason> {
         let last_us = self.summary.last_us;
-        // Two CPUs may take the time in one order and the lock in the other.
-        let now_us = if arrival.now_us < last_us { last_us } else { arrival.now_us };
+        let now_us = self.clamped(arrival.now_us);
         let direction = usize::from(arrival.from_b ^ self.summary.initiator_is_b) & 1;
 
         self.summary.last_us = now_us;
@@ -285,6 +284,7 @@ impl Flow {
         record.reason = reason as u32;
         record.padding = 0;
         self.summary.seq += 1;
+        let now_us = self.clamped(now_us);
         self.vector_us = now_us;
         self.pending = 0;
         self.due = 0;
@@ -292,6 +292,21 @@ impl Flow {
         if matches!(reason, Reason::Active) {
             self.active_us = now_us;
         }
+    }
+
+    /// Whether nothing came before `arrival`, which is taken: the flow began with it.
+    #[inline(always)]
+    pub fn began_with(&self, arrival: &Arrival) -> bool {
+        let [fwd, bwd] = &self.summary.totals;
+        fwd.packets + bwd.packets == u64::from(arrival.segments.count)
+    }
+
+    /// A time, or the flow's last if that is later: two CPUs may take the time in one order and the lock in
+    /// the other.
+    #[inline(always)]
+    fn clamped(&self, now_us: u64) -> u64 {
+        let last_us = self.summary.last_us;
+        if now_us < last_us { last_us } else { now_us }
     }
 
     /// Notes that a vector found no room in the ring: it stays due.
@@ -312,7 +327,7 @@ impl Flow {
         if self.pending == 0 {
             return None;
         }
-        let since = now_us.saturating_sub(self.vector_us);
+        let since = self.clamped(now_us).saturating_sub(self.vector_us);
         let gap_passed = self.summary.seq == 0 || since >= thresholds.min_gap_us();
         if self.pending >= thresholds.stride() && gap_passed {
             Some(Reason::Stride)
@@ -323,10 +338,15 @@ impl Flow {
         }
     }
 
-    /// What a sweep has to do.
+    /// What a sweep has to do with this flow, whose packets pass an interface.
     #[inline(always)]
-    pub fn on_sweep<T: Thresholds>(&self, request: &SweepRequest, thresholds: &T) -> SweepAction {
-        if request.stop != 0 {
+    pub fn on_sweep<T: Thresholds>(
+        &self,
+        ifindex: u32,
+        request: &SweepRequest,
+        thresholds: &T,
+    ) -> SweepAction {
+        if request.stops(ifindex) {
             return SweepAction::End(Some(Reason::Stop));
         }
         let now_us = request.now_us;

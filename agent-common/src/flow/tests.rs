@@ -86,10 +86,10 @@ fn fins_and_resets_speak_once_each() {
         flow.on_packet(&arrival(6, tcp::RST, true), Standing::Known, &config),
         Outcome::Quiet
     );
-    assert_eq!(flow.on_sweep(&sweep(2_000_005), &config), SweepAction::Emit(Reason::Interval));
+    assert_eq!(flow.on_sweep(1, &sweep(2_000_005), &config), SweepAction::Emit(Reason::Interval));
     flow.vector_us = 2_000_000;
-    assert_eq!(flow.on_sweep(&sweep(2_000_005), &config), SweepAction::Keep);
-    assert_eq!(flow.on_sweep(&sweep(2_000_006), &config), SweepAction::End(Some(Reason::Rst)));
+    assert_eq!(flow.on_sweep(1, &sweep(2_000_005), &config), SweepAction::Keep);
+    assert_eq!(flow.on_sweep(1, &sweep(2_000_006), &config), SweepAction::End(Some(Reason::Rst)));
 }
 
 #[test]
@@ -117,12 +117,15 @@ fn silence_ends_a_flow_whether_or_not_a_sweep_saw_it() {
     let config = Config::DEFAULT;
     let idle = config.idle_timeout_us;
     let (mut flow, _) = begun(&arrival(10, tcp::ACK, false), &config);
-    assert_eq!(flow.on_sweep(&sweep(10 + idle - 1), &config), SweepAction::Emit(Reason::Interval));
-    assert_eq!(flow.on_sweep(&sweep(10 + idle), &config), SweepAction::End(Some(Reason::Idle)));
+    assert_eq!(
+        flow.on_sweep(1, &sweep(10 + idle - 1), &config),
+        SweepAction::Emit(Reason::Interval)
+    );
+    assert_eq!(flow.on_sweep(1, &sweep(10 + idle), &config), SweepAction::End(Some(Reason::Idle)));
     let late = arrival(10 + idle, tcp::ACK, false);
     assert_eq!(flow.on_packet(&late, Standing::Known, &config), Outcome::Ended(Reason::Idle));
     emit(&mut flow, Reason::Interval, 11);
-    assert_eq!(flow.on_sweep(&sweep(10 + idle), &config), SweepAction::End(None));
+    assert_eq!(flow.on_sweep(1, &sweep(10 + idle), &config), SweepAction::End(None));
     assert_eq!(flow.on_packet(&late, Standing::Known, &config), Outcome::Quiet);
     assert_eq!(flow.summary.first_us, 10 + idle);
 }
@@ -148,10 +151,14 @@ fn stride_waits_for_the_gap_and_interval_for_no_one() {
             Outcome::Quiet
         );
     }
-    assert_eq!(flow.on_sweep(&sweep(100_002), &config), SweepAction::Keep);
-    assert_eq!(flow.on_sweep(&sweep(100_003), &config), SweepAction::Emit(Reason::Stride));
+    assert_eq!(flow.on_sweep(1, &sweep(100_002), &config), SweepAction::Keep);
+    assert_eq!(flow.on_sweep(1, &sweep(100_003), &config), SweepAction::Emit(Reason::Stride));
     emit(&mut flow, Reason::Stride, 100_003);
-    assert_eq!(flow.on_sweep(&sweep(9_000_000), &config), SweepAction::Keep, "nothing new to say");
+    assert_eq!(
+        flow.on_sweep(1, &sweep(9_000_000), &config),
+        SweepAction::Keep,
+        "nothing new to say"
+    );
     let late = flow.on_packet(&arrival(9_000_000, tcp::ACK, false), Standing::Known, &config);
     assert_eq!(late, Outcome::Due(Reason::Interval));
 }
@@ -162,10 +169,10 @@ fn active_emits_and_keeps() {
     let (mut flow, _) = begun(&arrival(0, tcp::SYN, false), &config);
     emit(&mut flow, Reason::Interval, 1_000_000);
     let active = config.active_timeout_us;
-    assert_eq!(flow.on_sweep(&sweep(active - 1), &config), SweepAction::Keep);
-    assert_eq!(flow.on_sweep(&sweep(active), &config), SweepAction::Emit(Reason::Active));
+    assert_eq!(flow.on_sweep(1, &sweep(active - 1), &config), SweepAction::Keep);
+    assert_eq!(flow.on_sweep(1, &sweep(active), &config), SweepAction::Emit(Reason::Active));
     emit(&mut flow, Reason::Active, active);
-    assert_eq!(flow.on_sweep(&sweep(2 * active - 1), &config), SweepAction::Keep);
+    assert_eq!(flow.on_sweep(1, &sweep(2 * active - 1), &config), SweepAction::Keep);
 }
 
 #[test]

@@ -27,29 +27,21 @@ pub(super) fn parse<S: Source + ?Sized>(source: &S, frame: &Frame) -> Result<Lin
 
 #[inline(always)]
 fn ethernet<S: Source + ?Sized>(source: &S, frame: &Frame) -> Result<LinkLayer, Reject> {
-    let truncated = Reject::Malformed(Malformed::TruncatedLink);
-    let header: EthHdr = source.load(0).ok_or(truncated)?;
-    let mut ether_type = u16::from_be(header.ether_type);
-    let mut ip_offset = EthHdr::LEN as u32;
-    let mut vlan = vlan_id(frame.vlan_tci);
-    let mut vlan_inner = 0;
-    for tags in u32::from(frame.vlan_tci != 0)..=MAX_VLAN_TAGS {
-        if !is_vlan(ether_type) {
-            break;
-        }
-        if tags == MAX_VLAN_TAGS {
-            return Err(Reject::Malformed(Malformed::VlanDepth));
-        }
-        let header: VlanHdr = source.load(ip_offset).ok_or(truncated)?;
-        let id = vlan_id(u16::from_be_bytes(header.tci));
-        // A priority tag (VID 0) names no VLAN: the next one counts as the outermost.
-        if vlan == 0 {
-            vlan = id;
-        } else {
-            vlan_inner = id;
-        }
-        ip_offset += VlanHdr::LEN as u32;
-        ether_type = u16::from_be(header.ether_type);
+    let header: EthHdr = source.load(0).ok_or(TRUNCATED)?;
+    let mut tags = Tags {
+        ether_type: u16::from_be(header.ether_type),
+        ip_offset: EthHdr::LEN as u32,
+        vlan: vlan_id(frame.vlan_tci),
+        vlan_inner: 0,
+    };
+    // VERIFIER: no loop, for kernels before 6.3 refuse one that LLVM ends with a call.
+    const { assert!(MAX_VLAN_TAGS == 2) };
+    if tags.next(source)? && frame.vlan_tci == 0 {
+        tags.next(source)?;
+    }
+    let Tags { ether_type, ip_offset, vlan, vlan_inner } = tags;
+    if is_vlan(ether_type) {
+        return Err(Reject::Malformed(Malformed::VlanDepth));
     }
     let version = match ether_type {
         ETHERTYPE_IPV4 => 4,
@@ -57,6 +49,37 @@ fn ethernet<S: Source + ?Sized>(source: &S, frame: &Frame) -> Result<LinkLayer, 
         _ => return Err(Reject::NotIp),
     };
     Ok(LinkLayer { ip_offset: source.forget(ip_offset), version, vlan, vlan_inner })
+}
+
+const TRUNCATED: Reject = Reject::Malformed(Malformed::TruncatedLink);
+
+/// A walk over the tags between the Ethernet header and the packet.
+struct Tags {
+    ether_type: u16,
+    ip_offset: u32,
+    vlan: u16,
+    vlan_inner: u16,
+}
+
+impl Tags {
+    /// Passes a tag; false if there is none.
+    #[inline(always)]
+    fn next<S: Source + ?Sized>(&mut self, source: &S) -> Result<bool, Reject> {
+        if !is_vlan(self.ether_type) {
+            return Ok(false);
+        }
+        let header: VlanHdr = source.load(self.ip_offset).ok_or(TRUNCATED)?;
+        let id = vlan_id(u16::from_be_bytes(header.tci));
+        // A priority tag (VID 0) names no VLAN: the next one counts as the outermost.
+        if self.vlan == 0 {
+            self.vlan = id;
+        } else {
+            self.vlan_inner = id;
+        }
+        self.ip_offset += VlanHdr::LEN as u32;
+        self.ether_type = u16::from_be(header.ether_type);
+        Ok(true)
+    }
 }
 
 #[inline(always)]
