@@ -30,9 +30,9 @@ pub(crate) fn copy<T: Pod>(to: &mut T, from: &T) {
     let (to, from) = ((&raw mut *to).cast::<u64>(), (&raw const *from).cast::<u64>());
     for index in 0..size_of::<T>() / 8 {
         // SAFETY: within the structures, which are aligned and made of words.
-        let word = unsafe { from.add(index).read() };
+        let word = unsafe { from.wrapping_add(index).read() };
         // SAFETY: as above; volatile, so that the loop stays one.
-        unsafe { to.add(index).write_volatile(word) };
+        unsafe { to.wrapping_add(index).write_volatile(word) };
     }
 }
 
@@ -43,6 +43,6 @@ pub(crate) fn clear<T: Pod>(value: &mut T) {
     let value = (&raw mut *value).cast::<u64>();
     for index in 0..size_of::<T>() / 8 {
         // SAFETY: within the structure, which is aligned and made of words; zero is a value of it.
-        unsafe { value.add(index).write_volatile(0) };
+        unsafe { value.wrapping_add(index).write_volatile(0) };
     }
 }

@@ -121,6 +121,21 @@ unsafe fn load_linear<H: Header>(from: *const u8) -> H {
     unsafe { words.as_ptr().cast::<H>().read() }
 }
 
+/// The same offset, which is at most [`MAX_OFFSET`].
+///
+/// VERIFIER: a mask that the compiler does not see. It would compare one copy of the number and use another,
+/// which kernels before 6.10 do not know to be the same.
+#[inline(always)]
+fn bounded(offset: u32) -> usize {
+    const { assert!(MAX_OFFSET == 0x7fff) };
+    let mut offset = offset as usize;
+    // SAFETY: changes nothing of an offset within the bound.
+    unsafe {
+        asm!("{0} &= 32767", inout(reg) offset, options(pure, nomem, nostack, preserves_flags));
+    }
+    offset
+}
+
 /// The same pointer, of whose making the compiler now knows nothing.
 ///
 /// VERIFIER: LLVM would compute the end of a header from the packet's start anew, and what is checked for
@@ -129,7 +144,7 @@ unsafe fn load_linear<H: Header>(from: *const u8) -> H {
 fn settled(mut pointer: *const u8) -> *const u8 {
     // SAFETY: a move to itself: line info wants an instruction here.
     unsafe {
-        asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags))
+        asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
     };
     pointer
 }
@@ -155,7 +170,7 @@ impl Source for Packet {
         if offset > MAX_OFFSET {
             return None;
         }
-        let start = settled(self.data.wrapping_add(offset as usize));
+        let start = settled(self.data.wrapping_add(bounded(offset)));
         if start.wrapping_add(size_of::<H>()) > self.data_end {
             return self.load_paged(offset);
         }

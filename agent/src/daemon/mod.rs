@@ -134,7 +134,7 @@ impl Daemon<'_> {
                 biased;
                 signal = self.signals.next() => return Ok(Stop::Signal(signal)),
                 () = self.pump.output.ended() => return Ok(Stop::OutputEnded),
-                event = self.watch.next() => self.link_event(event?),
+                event = self.watch.next() => self.link_event(event?)?,
                 _ = poll.tick() => {
                     if self.pump.output.consumer_gone() {
                         return Ok(Stop::ConsumerGone);
@@ -154,10 +154,11 @@ impl Daemon<'_> {
         }
     }
 
-    fn link_event(&mut self, event: LinkEvent) {
+    fn link_event(&mut self, event: LinkEvent) -> Result<()> {
         match event {
             LinkEvent::Gone { name, index } => {
                 self.attached.detach(index);
+                self.pump.end_flows_of(index)?;
                 warn!("interface {name} is gone; it is watched again when it is back");
                 if self.attached.is_empty() {
                     warn!("no interface is left to watch; waiting for {}", self.wanted());
@@ -171,6 +172,7 @@ impl Daemon<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     fn wanted(&self) -> String {

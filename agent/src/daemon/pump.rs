@@ -77,6 +77,8 @@ pub(super) struct Pump<S> {
     flows: u64,
     /// Whether the last sweep had to make room.
     crowded: bool,
+    /// Interfaces that are gone, with flows that may still have to say so.
+    gone: Vec<u32>,
     /// Nobody takes vectors any more: they are counted, not written.
     discard: bool,
     status: Status,
@@ -94,13 +96,34 @@ impl<S: Source> Pump<S> {
             max_flows: settings.max_flows.into(),
             flows: 0,
             crowded: false,
+            gone: Vec::new(),
             discard: false,
             status,
         }
     }
 
+    /// Ends the flows of an interface that is gone: one that comes back under its name begins new ones.
+    pub(super) fn end_flows_of(&mut self, ifindex: u32) -> Result<()> {
+        self.gone.push(ifindex);
+        self.end_gone()
+    }
+
+    /// Those that find no room in the ring end at a later poll.
+    fn end_gone(&mut self) -> Result<()> {
+        let Self { source, gone, .. } = self;
+        let mut waiting = Vec::new();
+        for ifindex in gone.drain(..) {
+            if source.sweep(&SweepRequest::stop_interface(ifindex))?.waiting > 0 {
+                waiting.push(ifindex);
+            }
+        }
+        self.gone = waiting;
+        Ok(())
+    }
+
     /// One poll: silent flows speak and end, and a table that is almost full gets room.
     pub(super) fn sweep(&mut self) -> Result<()> {
+        self.end_gone()?;
         let step = self.clock.refresh();
         if step.abs() > CLOCK_STEP_US {
             info!("the wall clock was set by {:.3} s", step as f64 / 1e6);
