@@ -106,16 +106,17 @@ unsafe fn load_linear<H: Header>(from: *const u8) -> H {
     let mut at = 0;
     while at < size_of::<H>() {
         let left = size_of::<H>() - at;
-        // SAFETY: within the header, and within `words`, where every piece is aligned: the longest come
-        // first.
-        unsafe {
-            at += match left {
-                8.. => piece::<u64>(from, to, at),
-                4.. => piece::<u32>(from, to, at),
-                2.. => piece::<u16>(from, to, at),
-                _ => piece::<u8>(from, to, at),
-            };
-        }
+        // The longest pieces come first, so that each is aligned in `words`.
+        at += match left {
+            // SAFETY: within the header, and within `words`.
+            8.. => unsafe { piece::<u64>(from, to, at) },
+            // SAFETY: as above.
+            4.. => unsafe { piece::<u32>(from, to, at) },
+            // SAFETY: as above.
+            2.. => unsafe { piece::<u16>(from, to, at) },
+            // SAFETY: as above.
+            _ => unsafe { piece::<u8>(from, to, at) },
+        };
     }
     // SAFETY: all of its bytes are written, and any are a header.
     unsafe { words.as_ptr().cast::<H>().read() }
@@ -141,12 +142,13 @@ fn bounded(offset: u32) -> usize {
 /// VERIFIER: LLVM would compute the end of a header from the packet's start anew, and what is checked for
 /// one pointer is not known of another made by the same sum.
 #[inline(always)]
-fn settled(mut pointer: *const u8) -> *const u8 {
+fn settled(pointer: *const u8) -> *const u8 {
+    let mut address = pointer.expose_provenance();
     // SAFETY: a move to itself: line info wants an instruction here.
     unsafe {
-        asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
-    };
-    pointer
+        asm!("{0} = {0}", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
+    }
+    core::ptr::with_exposed_provenance(address)
 }
 
 /// Copies one piece at an offset; returns its size.
@@ -157,9 +159,9 @@ fn settled(mut pointer: *const u8) -> *const u8 {
 #[inline(always)]
 unsafe fn piece<T: Copy>(from: *const u8, to: *mut u8, at: usize) -> usize {
     // SAFETY: as the caller says.
-    let piece = unsafe { from.add(at).cast::<T>().read_volatile() };
+    let piece = unsafe { from.wrapping_add(at).cast::<T>().read_volatile() };
     // SAFETY: as the caller says.
-    unsafe { to.add(at).cast::<T>().write(piece) };
+    unsafe { to.wrapping_add(at).cast::<T>().write(piece) };
     size_of::<T>()
 }
 

@@ -10,6 +10,7 @@ const CONTINUE: i32 = TC_ACT_UNSPEC;
 
 /// A packet of an interface with Ethernet headers, either way.
 #[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "the macro passes the context so")]
 pub(crate) fn tc_ethernet(ctx: TcContext) -> i32 {
     observe::<ETHERNET>(&ctx);
     CONTINUE
@@ -17,6 +18,7 @@ pub(crate) fn tc_ethernet(ctx: TcContext) -> i32 {
 
 /// A packet of an interface without link headers, either way.
 #[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "the macro passes the context so")]
 pub(crate) fn tc_ip(ctx: TcContext) -> i32 {
     observe::<IP>(&ctx);
     CONTINUE

@@ -155,7 +155,7 @@ impl Locked {
     #[inline(always)]
     pub(crate) fn new(entry: *mut Entry) -> Self {
         // SAFETY: an entry of the map.
-        unsafe { generated::bpf_spin_lock(&raw mut (*entry).lock) };
+        unsafe { generated::bpf_spin_lock(lock_of(entry)) };
         Self { entry }
     }
 
@@ -185,11 +185,18 @@ impl Locked {
     }
 }
 
+/// An entry begins with its lock.
+#[inline(always)]
+fn lock_of(entry: *mut Entry) -> *mut bpf_spin_lock {
+    const { assert!(core::mem::offset_of!(Entry, lock) == 0) };
+    entry.cast()
+}
+
 impl Drop for Locked {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: taken in `new`.
-        unsafe { generated::bpf_spin_unlock(&raw mut (*self.entry).lock) };
+        unsafe { generated::bpf_spin_unlock(lock_of(self.entry)) };
     }
 }
 
