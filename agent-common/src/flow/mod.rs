@@ -106,8 +106,8 @@ pub struct Arrival {
     pub now_us: u64,
     /// The wire packets.
     pub segments: Segments,
-    /// TCP window field.
-    pub tcp_window: u16,
+    /// TCP window field; [`NO_WINDOW`] where there is no TCP header.
+    pub tcp_window: u32,
     /// TCP flags.
     pub tcp_flags: u8,
     /// TTL or hop limit.
@@ -408,9 +408,7 @@ impl Totals {
     fn add(&mut self, arrival: &Arrival) {
         let segments = &arrival.segments;
         if self.packets == 0 {
-            if arrival.is_tcp {
-                self.init_window = u32::from(arrival.tcp_window);
-            }
+            self.init_window = arrival.tcp_window;
             self.ttl_min = arrival.ttl;
             self.ttl_max = arrival.ttl;
         } else if arrival.ttl < self.ttl_min {

@@ -145,8 +145,8 @@ pub struct Headers {
     pub ttl: u8,
     /// TCP flags, 0 for other protocols.
     pub tcp_flags: u8,
-    /// TCP window field, 0 for other protocols.
-    pub tcp_window: u16,
+    /// TCP window field; [`crate::flow::NO_WINDOW`] where there is no TCP header.
+    pub tcp_window: u32,
     /// Place in a fragmented datagram.
     pub fragment: Fragment,
     /// The wire packets.

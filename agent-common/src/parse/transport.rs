@@ -3,14 +3,15 @@
 use network_types::{icmp::Icmpv4Hdr, sctp::SctpHdr, tcp::TcpHdr, udp::UdpHdr};
 
 use super::{Fragment, Frame, Malformed, Reject, icmp_ports, ip::IpLayer, proto, source::Source};
+use crate::flow::NO_WINDOW;
 
-/// What the transport layer says of a packet; zeros where it says nothing.
+/// What the transport layer says of a packet; zeros, and [`NO_WINDOW`], where it says nothing.
 #[derive(Clone, Copy)]
 pub(super) struct TransportLayer {
     pub(super) src_port: u16,
     pub(super) dst_port: u16,
     pub(super) tcp_flags: u8,
-    pub(super) tcp_window: u16,
+    pub(super) tcp_window: u32,
     pub(super) header_len: u32,
 }
 
@@ -20,8 +21,13 @@ pub(super) fn parse<S: Source + ?Sized>(
     frame: &Frame,
     ip: &IpLayer,
 ) -> Result<TransportLayer, Reject> {
-    let none =
-        TransportLayer { src_port: 0, dst_port: 0, tcp_flags: 0, tcp_window: 0, header_len: 0 };
+    let none = TransportLayer {
+        src_port: 0,
+        dst_port: 0,
+        tcp_flags: 0,
+        tcp_window: NO_WINDOW,
+        header_len: 0,
+    };
     if matches!(ip.fragment, Fragment::Later { .. }) {
         return Ok(none);
     }
@@ -55,7 +61,7 @@ fn tcp<S: Source + ?Sized>(source: &S, ip: &IpLayer) -> Result<TransportLayer, M
         dst_port: u16::from_be_bytes(header.dest),
         // Byte 13: the flags of [`crate::segments::tcp`].
         tcp_flags: header._bitfield_1.get(8, 8) as u8,
-        tcp_window: u16::from_be_bytes(header.window),
+        tcp_window: u16::from_be_bytes(header.window).into(),
         header_len,
     })
 }
@@ -79,7 +85,7 @@ fn udp<S: Source + ?Sized>(
         src_port: u16::from_be_bytes(header.src),
         dst_port: u16::from_be_bytes(header.dst),
         tcp_flags: 0,
-        tcp_window: 0,
+        tcp_window: NO_WINDOW,
         header_len,
     })
 }
@@ -91,7 +97,7 @@ fn sctp<S: Source + ?Sized>(source: &S, ip: &IpLayer) -> Result<TransportLayer, 
         src_port: u16::from_be_bytes(header.src),
         dst_port: u16::from_be_bytes(header.dst),
         tcp_flags: 0,
-        tcp_window: 0,
+        tcp_window: NO_WINDOW,
         header_len: SctpHdr::LEN as u32,
     })
 }
@@ -105,7 +111,7 @@ fn icmp<S: Source + ?Sized>(source: &S, ip: &IpLayer) -> Result<TransportLayer, 
         src_port,
         dst_port,
         tcp_flags: 0,
-        tcp_window: 0,
+        tcp_window: NO_WINDOW,
         header_len: Icmpv4Hdr::LEN as u32,
     })
 }
