@@ -1,5 +1,7 @@
 //! When flows speak, frame by frame in the kernel: each case's lines are written beside it by hand.
 
+use std::cell::RefCell;
+
 use feature_agent_tests::{
     craft::{self, IPV4, Tcp, V4},
     frame::Frame,
@@ -65,7 +67,23 @@ fn udp_frame(time_us: u64, port: u16) -> Frame {
 /// Runs events that begin at time 0 (in the kernel's eyes at 100 s) and checks reason, `seq` and packets of
 /// each line in order, all of one flow or of its lives.
 fn check(name: &str, rules: Rules, events: &[Event], expected: &[(&str, u64, u64)]) {
-    let mut kernel = InKernel::new(config(rules, 64), 64, LARGE_RING);
+    thread_local! {
+        /// The last one is loaded for each case with other thresholds only: that takes most of the time.
+        static KERNEL: RefCell<Option<(Rules, InKernel)>> = const { RefCell::new(None) };
+    }
+    KERNEL.with_borrow_mut(|loaded| {
+        if loaded.as_ref().is_none_or(|(loaded_for, _)| *loaded_for != rules) {
+            *loaded = Some((rules, InKernel::new(config(rules, 64), 64, LARGE_RING)));
+        }
+        let (_, kernel) = loaded.as_mut().expect("just loaded");
+        check_in(kernel, name, events, expected);
+        // Nothing is left for the next case.
+        kernel.stop();
+        kernel.lines();
+    });
+}
+
+fn check_in(kernel: &mut InKernel, name: &str, events: &[Event], expected: &[(&str, u64, u64)]) {
     let start = 100 * SECOND;
     for event in events {
         match *event {

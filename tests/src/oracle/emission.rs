@@ -11,7 +11,7 @@ use crate::frame::Frame;
 const LINGER_US: u64 = 2_000_000;
 
 /// The thresholds, times in microseconds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// `--stride`.
     pub stride: usize,
