@@ -122,7 +122,7 @@ fn full_speed(plan: &Plan) -> Result<Vec<Row>> {
 
 /// One bulk connection, with and without the agent in turn.
 fn tcp(plan: &Plan) -> Vec<Row> {
-    let bytes = plan.pick(2 << 30, 32 << 20);
+    let bytes = plan.pick(1 << 30, 32 << 20);
     let pair = Pair::new();
     let gbits = || {
         let ((), time) = timed(|| traffic::tcp_bulk(&pair, Version::V4, bytes));

@@ -18,6 +18,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -125,8 +126,9 @@ fn run() -> Result<()> {
             left_out.push(title);
             continue;
         }
-        eprintln!("bench: {title} …");
+        let start = Instant::now();
         let rows = measure(&plan).with_context(|| format!("cannot measure: {title}"))?;
+        eprintln!("bench: {title}: {} rows in {:.1?}", rows.len(), start.elapsed());
         if !rows.is_empty() {
             sections.push(Section { title, method, rows });
         }

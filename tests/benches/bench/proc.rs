@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context as _, Result};
+use nix::time::{ClockId, clock_gettime};
 
 /// CPU time of a process so far, its own and the kernel's for it.
 pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
@@ -14,6 +15,11 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
         behind.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok()).sum();
     // USER_HZ is 100 on every architecture there is eBPF on.
     Ok(Duration::from_millis(10 * ticks.context(path)?))
+}
+
+/// CPU time of this thread so far, the kernel's for it included: what others run in between does not count.
+pub(crate) fn thread_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 /// Resident memory of a process in KiB, by kind: `VmRSS`, `RssAnon` and so on.

@@ -1,7 +1,5 @@
 //! What a walk over the flow table costs.
 
-use std::time::Instant;
-
 use agent_common::sweep::SweepRequest;
 use anyhow::{Result, ensure};
 use feature_agent::bpf::{Kernel, LoadOptions};
@@ -11,12 +9,13 @@ use crate::{
     flows::{FLOWS, empty_table, mean_ns},
     frames,
     kernel::{ETHERNET, NEVER_US, silent},
+    proc::thread_time,
     table::{Paired, Row, median, number},
 };
 
 pub(crate) const TITLE: &str = "sweep";
 pub(crate) const METHOD: &str = "A walk over the default table of 65,536 places as the daemon asks for it every 250 \
-    ms, by the wall clock; the walk over an empty one is a row of its own and subtracted from the others. Median of \
+    ms, in CPU time; the walk over an empty one is a row of its own and subtracted from the others. Median of \
     11 rounds in turn.";
 
 /// A table.
@@ -87,9 +86,9 @@ fn fill(kernel: &mut Kernel, flows: u32) -> Result<()> {
 
 fn sweep_us(kernel: &mut Kernel, ends: bool, flows: u32) -> Result<f64> {
     let request = if ends { SweepRequest::stop() } else { SweepRequest::ordinary(NEVER_US) };
-    let start = Instant::now();
+    let start = thread_time()?;
     let report = kernel.sweep(&request)?;
-    let spent = start.elapsed();
+    let spent = thread_time()? - start;
     let expected = if ends { (0, flows.into()) } else { (u64::from(flows), 0) };
     ensure!((report.flows, report.ended) == expected, "{flows} flows, but {report:?}");
     Ok(spent.as_secs_f64() * 1e6)
