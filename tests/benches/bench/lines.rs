@@ -45,7 +45,7 @@ pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
             for _ in 0..passes {
                 *bytes += write_all(&writer, &records)?;
             }
-            let spent = (thread_time()? - start).as_secs_f64();
+            let spent = thread_time()?.saturating_sub(start).as_secs_f64();
             if round > 0 {
                 rates.push((passes * records.len()) as f64 / spent);
             }

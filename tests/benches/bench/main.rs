@@ -32,7 +32,7 @@ use crate::{
 /// What to measure, and how often.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    json: PathBuf,
+    json: Option<PathBuf>,
     filter: Option<String>,
     /// Everything once, as little of it as runs all the code: so that benches do not rot.
     pub(crate) quick: bool,
@@ -40,7 +40,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     fn from_args(args: impl Iterator<Item = String>) -> Result<Self> {
-        let mut plan = Self { json: default_json(), filter: None, quick: true };
+        let mut plan = Self { json: None, filter: None, quick: true };
         let mut args = args.peekable();
         // Cargo passes `--bench`, unless the bench is run as if it were a test.
         let mut wanted_quick = false;
@@ -48,7 +48,7 @@ impl Plan {
             match arg.as_str() {
                 "--bench" => plan.quick = false,
                 "--quick" => wanted_quick = true,
-                "--json" => plan.json = args.next().context("`--json` takes a file")?.into(),
+                "--json" => plan.json = Some(args.next().context("`--json` takes a file")?.into()),
                 flag if flag.starts_with('-') => {
                     bail!(
                         "the bench takes `--quick`, `--json FILE` and a filter, there is no `{flag}`"
@@ -68,16 +68,20 @@ impl Plan {
         self.filter.as_ref().is_none_or(matches)
     }
 
+    /// Where every sample goes: `target/bench.json` if nothing else is said.
+    fn json(&self) -> PathBuf {
+        // Numbers that mean little do not take the place of those that do.
+        let name = self.pick("bench.json", "bench-quick.json");
+        let exe = env::current_exe().unwrap_or_default();
+        // target/release/deps/bench-…
+        let target = exe.ancestors().nth(3).unwrap_or(Path::new(""));
+        self.json.clone().unwrap_or_else(|| target.join(name))
+    }
+
     /// `full`, or `quick` if that is asked for.
     pub(crate) fn pick<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
-}
-
-/// `target/bench.json`, for a program in `target/release/deps`.
-fn default_json() -> PathBuf {
-    let exe = env::current_exe().unwrap_or_default();
-    exe.ancestors().nth(3).unwrap_or(Path::new("")).join("bench.json")
 }
 
 /// The rows of a section, or nothing if its measurement is not wanted.
@@ -139,9 +143,13 @@ fn run() -> Result<()> {
     if sections.is_empty() {
         bail!("no row is named like that");
     }
+    if plan.quick {
+        println!("A quick run: all code, but numbers that mean little.\n");
+    }
     print!("{}", markdown(&machine, &sections));
-    let text = json(&machine, plan.quick, &sections);
-    fs::write(&plan.json, text).with_context(|| format!("cannot write {}", plan.json.display()))?;
-    println!("\nEvery sample: {}", plan.json.display());
+    let file = plan.json();
+    fs::write(&file, json(&machine, plan.quick, &sections))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    println!("\nEvery sample: {}", file.display());
     Ok(())
 }

@@ -88,7 +88,7 @@ fn sweep_us(kernel: &mut Kernel, ends: bool, flows: u32) -> Result<f64> {
     let request = if ends { SweepRequest::stop() } else { SweepRequest::ordinary(NEVER_US) };
     let start = thread_time()?;
     let report = kernel.sweep(&request)?;
-    let spent = thread_time()? - start;
+    let spent = thread_time()?.saturating_sub(start);
     let expected = if ends { (0, flows.into()) } else { (u64::from(flows), 0) };
     ensure!((report.flows, report.ended) == expected, "{flows} flows, but {report:?}");
     Ok(spent.as_secs_f64() * 1e6)
