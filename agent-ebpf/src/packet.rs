@@ -137,20 +137,6 @@ fn bounded(offset: u32) -> usize {
     offset
 }
 
-/// The same pointer, of whose making the compiler now knows nothing.
-///
-/// VERIFIER: LLVM would compute the end of a header from the packet's start anew, and what is checked for
-/// one pointer is not known of another made by the same sum.
-#[inline(always)]
-fn settled(pointer: *const u8) -> *const u8 {
-    let mut address = pointer.expose_provenance();
-    // SAFETY: a move to itself: line info wants an instruction here.
-    unsafe {
-        asm!("{0} = {0}", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
-    }
-    core::ptr::with_exposed_provenance(address)
-}
-
 /// Copies one piece at an offset; returns its size.
 ///
 /// # Safety
@@ -172,7 +158,7 @@ impl Source for Packet {
         if offset > MAX_OFFSET {
             return None;
         }
-        let start = settled(self.data.wrapping_add(bounded(offset)));
+        let start = self.data.wrapping_add(bounded(offset));
         if start.wrapping_add(size_of::<H>()) > self.data_end {
             return self.load_paged(offset);
         }

@@ -166,6 +166,7 @@ impl Daemon<'_> {
             }
             LinkEvent::Appeared(interface) => {
                 let name = &interface.name;
+                self.pump.keep_flows_of(interface.index);
                 match self.attached.attach(&mut self.pump, &interface) {
                     Ok(()) => info!("interface {name} is watched again"),
                     Err(error) => warn!("interface {name} is back, but not watched: {error:#}"),

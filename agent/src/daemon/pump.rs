@@ -108,6 +108,11 @@ impl<S: Source> Pump<S> {
         self.end_gone()
     }
 
+    /// The flows of an interface that is there live on, even if it was gone under the same index.
+    pub(super) fn keep_flows_of(&mut self, ifindex: u32) {
+        self.gone.retain(|&gone| gone != ifindex);
+    }
+
     /// Those that find no room in the ring end at a later poll.
     fn end_gone(&mut self) -> Result<()> {
         let Self { source, gone, .. } = self;
