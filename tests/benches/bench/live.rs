@@ -129,7 +129,7 @@ fn tcp(plan: &Plan) -> Vec<Row> {
         bytes as f64 * 8.0 / time.as_secs_f64() / 1e9
     };
     let (mut without, mut with, mut share) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..=plan.pick(7, 1) {
+    for round in 0..=plan.pick(11, 1) {
         let alone = gbits();
         let (agent, _) = start(&pair);
         let watched = gbits();

@@ -132,8 +132,8 @@ fn run() -> Result<()> {
         }
         let start = Instant::now();
         let rows = measure(&plan).with_context(|| format!("cannot measure: {title}"))?;
-        eprintln!("bench: {title}: {} rows in {:.1?}", rows.len(), start.elapsed());
         if !rows.is_empty() {
+            eprintln!("bench: {title}: {} rows in {:.1?}", rows.len(), start.elapsed());
             sections.push(Section { title, method, rows });
         }
     }
