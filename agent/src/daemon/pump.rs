@@ -75,6 +75,8 @@ pub(super) struct Pump<S> {
     max_flows: u64,
     /// Flows in the table after the last sweep.
     flows: u64,
+    /// Flows that had begun before the last sweep.
+    begun: u64,
     /// Whether the last sweep had to make room.
     crowded: bool,
     /// Interfaces that are gone, with flows that may still have to say so.
@@ -95,11 +97,21 @@ impl<S: Source> Pump<S> {
             request: SweepRequest::ordinary(settings.config.idle_timeout_us),
             max_flows: settings.max_flows.into(),
             flows: 0,
+            begun: 0,
             crowded: false,
             gone: Vec::new(),
             discard: false,
             status,
         }
+    }
+
+    /// Whether the last sweep left nothing in the table and nothing has come since: on a silent host a walk
+    /// over the buckets of an empty table is most of what the agent would do.
+    fn is_table_empty(&mut self) -> Result<bool> {
+        let begun = self.source.counters()?.flows;
+        let empty = self.flows == 0 && begun == self.begun;
+        self.begun = begun;
+        Ok(empty)
     }
 
     /// Ends the flows of an interface that is gone: one that comes back under its name begins new ones.
@@ -132,6 +144,9 @@ impl<S: Source> Pump<S> {
         let step = self.clock.refresh();
         if step.abs() > CLOCK_STEP_US {
             info!("the wall clock was set by {:.3} s", step as f64 / 1e6);
+        }
+        if self.is_table_empty()? {
+            return Ok(());
         }
         let mut report = self.source.sweep(&self.request)?;
         let cutoff = report.evict_after_us(&self.request, self.max_flows);

@@ -36,7 +36,7 @@ impl FakeKernel {
             ring: VecDeque::new(),
             room,
             flows,
-            counters: Counters::default(),
+            counters: Counters { flows, ..Counters::default() },
             sweeps: Rc::default(),
             late: 0,
         }
@@ -199,6 +199,24 @@ fn a_consumer_that_takes_nothing_is_given_up() {
     assert_eq!(report.written + report.lost(), 20_000);
     assert!(report.lost() > 10_000);
     drop(from);
+}
+
+#[test]
+fn an_empty_table_is_not_walked_until_a_flow_has_begun() {
+    let (_from, to) = pipe().expect("a pipe");
+    let kernel = FakeKernel::new(0, 10);
+    let sweeps = Rc::clone(&kernel.sweeps);
+    let mut pump = pump(kernel, to);
+    pump.sweep().expect("no sweep");
+    assert_eq!(sweeps.get(), 0);
+    (pump.source.flows, pump.source.counters.flows) = (1, 1);
+    pump.sweep().expect("a sweep");
+    pump.sweep().expect("another: the flow is still there");
+    assert_eq!(sweeps.get(), 2);
+    pump.source.flows = 0;
+    pump.sweep().expect("one that finds the table empty");
+    pump.sweep().expect("none");
+    assert_eq!(sweeps.get(), 3);
 }
 
 #[test]
