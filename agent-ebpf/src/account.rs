@@ -34,7 +34,7 @@ pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters
         let overdue = passage.is_waiting();
         let arrival = &passage.arrival;
         let mut locked = Locked::new(entry);
-        let Some((flow, new)) = locked.flow(passage.key()) else {
+        let Some((flow, new)) = locked.enter(passage.key()) else {
             // Another CPU is deleting it.
             continue;
         };

@@ -53,7 +53,7 @@ pub(crate) fn vector(
         // SAFETY: a valid reference.
         unsafe { (&raw mut *waiting).write_volatile(*waiting + 1) };
         let mut locked = Locked::new(entry);
-        if let Some((flow, false)) = locked.flow(key) {
+        if let Some(flow) = locked.living(key) {
             flow.delay();
         }
         return false;
@@ -63,7 +63,7 @@ pub(crate) fn vector(
     record.key = *key;
     let mut action = Action { emit: None, end: false };
     let mut locked = Locked::new(entry);
-    if let Some((flow, _)) = locked.flow(key) {
+    if let Some(flow) = locked.living(key) {
         // Before a reason is known, see `Flow::emit`.
         record.extrema = flow.window.extrema(Loaded.window());
         action = decide(flow);

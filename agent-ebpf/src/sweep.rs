@@ -105,8 +105,8 @@ unsafe extern "C" fn visit(
 #[inline(always)]
 fn end_quietly(entry: *mut Entry, key: &FlowKey, request: &SweepRequest) -> bool {
     let mut locked = Locked::new(entry);
-    let ends = match locked.flow(key) {
-        Some((flow, _)) => flow.on_sweep(key.ifindex, request, &Loaded) == SweepAction::End(None),
+    let ends = match locked.living(key) {
+        Some(flow) => flow.on_sweep(key.ifindex, request, &Loaded) == SweepAction::End(None),
         None => false,
     };
     if ends {

@@ -159,10 +159,10 @@ impl Locked {
         Self { entry }
     }
 
-    /// The flow of `key`, and whether it is still to begin. `None`: this is not, or not any more, the entry
-    /// of `key`; look again.
+    /// The flow of `key` for a packet, and whether it is to begin with that. `None`: this is not, or not any
+    /// more, the entry of `key`; look again.
     #[inline(always)]
-    pub(crate) fn flow(&mut self, key: &FlowKey) -> Option<(&mut Flow, bool)> {
+    pub(crate) fn enter(&mut self, key: &FlowKey) -> Option<(&mut Flow, bool)> {
         let entry = self.entry();
         if !entry.key.same(key) || entry.state == DEAD {
             return None;
@@ -170,6 +170,16 @@ impl Locked {
         let new = entry.state == NEW;
         entry.state = ALIVE;
         Some((&mut entry.flow, new))
+    }
+
+    /// The flow of `key`, if it has begun and has not ended.
+    #[inline(always)]
+    pub(crate) fn living(&mut self, key: &FlowKey) -> Option<&mut Flow> {
+        let entry = self.entry();
+        if !entry.key.same(key) || entry.state != ALIVE {
+            return None;
+        }
+        Some(&mut entry.flow)
     }
 
     /// Marks the flow dead: the caller deletes the entry as soon as the lock is free.
