@@ -35,7 +35,8 @@ pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters
         let arrival = &passage.arrival;
         let mut locked = Locked::new(entry);
         let Some((flow, new)) = locked.enter(passage.key()) else {
-            // Another CPU is deleting it.
+            drop(locked);
+            table::await_deletion(passage.key());
             continue;
         };
         if !new && flow.is_after(arrival) {

@@ -144,6 +144,24 @@ pub(crate) fn find(key: &FlowKey) -> Option<*mut Entry> {
     FLOWS.get_ptr_mut(key)
 }
 
+/// Looks until the entry of a key is not a dead one any more: the sweep, on another CPU, is between marking
+/// it and deleting it, which takes less than a microsecond unless that CPU is interrupted.
+#[inline(always)]
+pub(crate) fn await_deletion(key: &FlowKey) {
+    for _ in 0..LOOKS {
+        let Some(entry) = find(key) else {
+            break;
+        };
+        // SAFETY: an entry of the map; a torn read would only end the wait, or prolong it by one look.
+        if unsafe { (*entry).state } != DEAD {
+            break;
+        }
+    }
+}
+
+/// Looks of about 50 ns each.
+const LOOKS: u32 = 32;
+
 /// An entry whose lock is held. Until it is dropped nothing may be called that is not inlined: kernels
 /// before 6.9 refuse any call under a lock.
 pub(crate) struct Locked {
