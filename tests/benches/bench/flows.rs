@@ -1,16 +1,15 @@
 //! ns per packet, another packet each time.
 
-use std::thread;
-
 use agent_common::sweep::SweepRequest;
 use anyhow::Result;
 use feature_agent::bpf::{Kernel, LoadOptions, PacketContext, Program};
-use feature_agent_tests::{random::Random, sys::pin_to_cpu};
+use feature_agent_tests::random::Random;
 
 use crate::{
     Plan,
     frames::{self, From},
     kernel::{ETHERNET, defaults, silent},
+    proc::on_one_cpu,
     table::{Paired, Row},
 };
 
@@ -93,13 +92,7 @@ fn mix() -> Vec<Vec<u8>> {
 
 pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
     let cases = cases(plan);
-    let measured = thread::scope(|scope| {
-        let measuring = scope.spawn(|| {
-            pin_to_cpu(0);
-            measure(plan, &cases)
-        });
-        measuring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
+    let measured = on_one_cpu(|| measure(plan, &cases))?;
     let row = |(case, paired): (Case, Paired)| paired.row(case.what, "ns", 1.0).remark(case.remark);
     Ok(cases.into_iter().zip(measured).map(row).collect())
 }

@@ -1,18 +1,15 @@
 //! ns per packet, the same packet again and again.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    thread,
-};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use agent_common::{config::Config, parse::Link};
 use anyhow::{Result, bail};
 use feature_agent::bpf::{Kernel, LoadOptions, PacketContext, Program};
-use feature_agent_tests::sys::pin_to_cpu;
 
 use crate::{
     Plan,
     frames::{self, From},
+    proc::on_one_cpu,
     table::{Paired, Row, Target, median},
 };
 
@@ -168,14 +165,7 @@ fn cases() -> Vec<Case> {
 pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
     let mut cases = cases();
     cases.retain(|case| plan.wants(TITLE, case.what));
-    // The caller's threads stay free to run where they like.
-    let measured = thread::scope(|scope| {
-        let measuring = scope.spawn(|| {
-            pin_to_cpu(0);
-            measure(plan, &cases)
-        });
-        measuring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
+    let measured = on_one_cpu(|| measure(plan, &cases))?;
     let row = |(case, paired): (Case, Paired)| {
         let mut row = paired.row(case.what, "ns", case.wire_packets.into());
         if case.base.is_some() {

@@ -1,8 +1,9 @@
-//! What /proc tells of a process.
+//! Processes and threads: what /proc tells of them, and where they run.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
+use feature_agent_tests::sys::pin_to_cpu;
 use nix::time::{ClockId, clock_gettime};
 
 /// CPU time of a process so far, its own and the kernel's for it.
@@ -48,4 +49,16 @@ pub(crate) fn bpf_field(pid: u32, id: &str, field: &str) -> Result<Vec<u64>> {
         }
     }
     Ok(objects.into_values().collect())
+}
+
+/// Runs `work` on a thread of its own that stays on the first processor; the caller's threads stay free to
+/// run where they like.
+pub(crate) fn on_one_cpu<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            pin_to_cpu(0);
+            work()
+        });
+        working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
