@@ -24,11 +24,16 @@ pub struct Config {
     pub stride: u32,
     /// Ring fill, in bytes, at which a record wakes user space; 0: every record does.
     pub wakeup_bytes: u32,
-    /// 1: time is `skb->tstamp` in place of the boot clock, so that a test can replay a capture.
-    pub packet_clock: u32,
+    /// A flow is seen if its [`crate::key::FlowKey::sample`] is at most this; `u32::MAX`: every flow.
+    pub sample: u32,
+    /// 1: packets are looked for inside of tunnels.
+    pub decap: u32,
+    /// 1: time is `skb->tstamp` in place of the boot clock, and a packet's length `skb->mark` if that is not 0,
+    /// so that a test can replay a capture.
+    pub rehearsal: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 48);
+const _: () = assert!(size_of::<Config>() == 56);
 
 impl Config {
     /// The defaults of the command line.
@@ -40,7 +45,9 @@ impl Config {
         window: 64,
         stride: 64,
         wakeup_bytes: 1 << 20,
-        packet_clock: 0,
+        sample: u32::MAX,
+        decap: 0,
+        rehearsal: 0,
     };
 }
 

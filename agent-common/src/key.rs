@@ -69,10 +69,16 @@ pub enum Family {
 pub mod proto {
     /// Internet Control Message Protocol.
     pub const ICMP: u8 = 1;
+    /// IPv4 in IP.
+    pub const IPV4: u8 = 4;
     /// Transmission Control Protocol.
     pub const TCP: u8 = 6;
     /// User Datagram Protocol.
     pub const UDP: u8 = 17;
+    /// IPv6 in IP.
+    pub const IPV6: u8 = 41;
+    /// Generic Routing Encapsulation.
+    pub const GRE: u8 = 47;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
     /// Stream Control Transmission Protocol.
@@ -122,6 +128,25 @@ impl FlowKey {
     /// IP version.
     pub fn family(&self) -> Family {
         if self.version == 4 { Family::V4 } else { Family::V6 }
+    }
+
+    /// A number that is spread evenly over flows and the same for one wherever it is seen: over its ends and
+    /// protocol, but not its interface and VLANs. By it flows are sampled.
+    ///
+    /// Each word is mixed in by the finaliser of MurmurHash3, whose constants these are.
+    #[inline(always)]
+    pub fn sample(&self) -> u32 {
+        let words: &[u64; 6] = bytemuck::cast_ref(self);
+        let ports = u64::from(self.port_a) << 32 | u64::from(self.port_b) << 16;
+        let mut hash = ports | u64::from(self.proto);
+        let mut word = 0;
+        while word < 4 {
+            hash = (hash ^ words[word]).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+            hash ^= hash >> 33;
+            word += 1;
+        }
+        (hash >> 32) as u32
     }
 
     /// Whether the protocol has ports, or type and code in their place.

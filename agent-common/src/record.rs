@@ -130,8 +130,8 @@ pub struct Record {
     pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 368);
-const _: () = assert!(core::mem::offset_of!(Record, reason) == 360);
+const _: () = assert!(size_of::<Record>() == 376);
+const _: () = assert!(core::mem::offset_of!(Record, reason) == 368);
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,11 +15,13 @@ pub struct Segments {
     pub last_len: u32,
     /// IP and transport header bytes of each.
     pub headers: u32,
+    /// 1 for a super-packet whose segments' sizes are unknown, which is kept as one packet.
+    pub kept: u32,
 }
 
-/// `gso_size` of a socket buffer whose segments lie in a fragment list (SCTP): their sizes are not to be
-/// seen (`GSO_BY_FRAGS`, include/linux/skbuff.h).
-const GSO_BY_FRAGS: u32 = 0xffff;
+/// `gso_size` of a super-packet whose segments' sizes are not to be seen: in a socket buffer they lie in a
+/// fragment list (SCTP; `GSO_BY_FRAGS`, include/linux/skbuff.h), in a capture nothing tells them.
+pub const GSO_BY_FRAGS: u32 = 0xffff;
 
 impl Segments {
     /// Splits `len` bytes of IP packet, `headers` of them IP and transport headers, by `gso_size` bytes
@@ -27,12 +29,22 @@ impl Segments {
     #[inline(always)]
     pub fn new(len: u32, headers: u32, gso_size: u32) -> Self {
         let payload = len.saturating_sub(headers);
-        if gso_size == 0 || gso_size == GSO_BY_FRAGS || payload <= gso_size {
-            return Self { count: 1, len, last_len: len, headers };
+        if gso_size == GSO_BY_FRAGS {
+            return Self { count: 1, len, last_len: len, headers, kept: 1 };
+        }
+        if gso_size == 0 || payload <= gso_size {
+            return Self { count: 1, len, last_len: len, headers, kept: 0 };
         }
         let count = payload.div_ceil(gso_size);
         let last = payload - (count - 1) * gso_size;
-        Self { count, len: headers + gso_size, last_len: headers + last, headers }
+        Self { count, len: headers + gso_size, last_len: headers + last, headers, kept: 0 }
+    }
+
+    /// 1 for a super-packet that is counted as its wire packets, else 0.
+    #[inline(always)]
+    pub fn split(&self) -> u32 {
+        // VERIFIER: the sign of a difference; a comparison would double the paths.
+        ((1 - i64::from(self.count)) >> 63) as u32 & 1
     }
 
     /// The first, each of the middle and the last segment as the window remembers them; the only one of a

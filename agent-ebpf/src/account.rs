@@ -6,7 +6,7 @@ use agent_common::{
 };
 
 use crate::{
-    config::Loaded,
+    config::{self, Loaded},
     emit::{self, Action},
     fragments::Fragments,
     table::{self, Locked, Passage},
@@ -16,19 +16,33 @@ use crate::{
 /// say before its successor begins.
 const ATTEMPTS: u32 = 3;
 
-/// Accounts a packet, seen at `now_us`. `false`: it found no place in the table.
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is in a flow.
+    Accounted,
+    /// It is of no flow that is asked for.
+    Filtered,
+    /// It found no place in the table.
+    TableFull,
+}
+
+/// Accounts a packet, seen at `now_us`.
 ///
 /// VERIFIER: all in one function. Before Linux 6.2 a program with functions has every number tracked
 /// precisely, and none of the paths that this one has by the thousand are found alike.
 #[inline(always)]
-pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters) -> bool {
-    if !passage.headers.join_fragments(&Fragments, now_us) {
+pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters) -> Fate {
+    if !passage.headers.join_fragments(&mut Fragments, now_us) {
         counters.orphan_fragments += 1;
     }
     passage.address(now_us);
+    if passage.key().sample() > config::sample() {
+        return Fate::Filtered;
+    }
     for _ in 0..ATTEMPTS {
         let Some(entry) = table::find_or_insert(passage) else {
-            return false;
+            return Fate::TableFull;
         };
         // A flow whose last words wait for room in the ring goes on.
         let overdue = passage.is_waiting();
@@ -53,7 +67,7 @@ pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters
         }
         drop(locked);
         if outcome == Outcome::Quiet {
-            return true;
+            return Fate::Accounted;
         }
         let (key, arrival, waiting) = passage.parts();
         emit::vector(entry, key, arrival.now_us, counters, waiting, |flow| {
@@ -61,8 +75,8 @@ pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters
             Action { emit: last_words.or_else(|| flow.due(arrival.now_us, &Loaded)), end: false }
         });
         if !matches!(outcome, Outcome::Ended(_)) {
-            return true;
+            return Fate::Accounted;
         }
     }
-    false
+    Fate::TableFull
 }

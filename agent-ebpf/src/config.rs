@@ -55,8 +55,20 @@ pub(crate) fn wakeup_bytes() -> u32 {
     threshold!(wakeup_bytes)
 }
 
-/// See [`Config::packet_clock`].
+/// See [`Config::sample`].
 #[inline(always)]
-pub(crate) fn packet_clock() -> bool {
-    threshold!(packet_clock) != 0
+pub(crate) fn sample() -> u32 {
+    threshold!(sample)
+}
+
+/// See [`Config::decap`].
+#[inline(always)]
+pub(crate) fn decap() -> bool {
+    threshold!(decap) != 0
+}
+
+/// See [`Config::rehearsal`].
+#[inline(always)]
+pub(crate) fn rehearsal() -> bool {
+    threshold!(rehearsal) != 0
 }

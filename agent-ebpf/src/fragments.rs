@@ -14,13 +14,13 @@ pub(crate) struct Fragments;
 
 impl FragmentTable for Fragments {
     #[inline(always)]
-    fn remember(&self, key: &FragmentKey, ports: &FragmentPorts) {
+    fn remember(&mut self, key: &FragmentKey, ports: &FragmentPorts) {
         // An LRU map makes room; should it fail all the same, later fragments count as orphans.
         let _ = FRAGMENTS.insert(key, ports, 0);
     }
 
     #[inline(always)]
-    fn recall(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+    fn recall(&mut self, key: &FragmentKey) -> Option<FragmentPorts> {
         // SAFETY: an entry is written whole, and a torn read of it would only make an orphan.
         unsafe { FRAGMENTS.get(key) }.copied()
     }

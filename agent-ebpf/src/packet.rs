@@ -25,6 +25,7 @@ pub(crate) struct Packet {
     data: *const u8,
     data_end: *const u8,
     len: u32,
+    mark: u32,
     ifindex: u32,
     gso_size: u32,
     vlan_tci: u32,
@@ -46,6 +47,7 @@ impl Packet {
             data: fields.data as usize as *const u8,
             data_end: fields.data_end as usize as *const u8,
             len: fields.len,
+            mark: fields.mark,
             ifindex: fields.ifindex,
             gso_size: fields.gso_size,
             vlan_tci: fields.vlan_tci,
@@ -58,10 +60,11 @@ impl Packet {
     /// What is known beside the bytes.
     #[inline(always)]
     pub(crate) fn frame(&self, link: Link) -> Frame {
+        let rehearsed = config::rehearsal() && self.mark != 0;
         Frame {
             link,
             ifindex: self.ifindex,
-            wire_len: self.len,
+            wire_len: if rehearsed { self.mark } else { self.len },
             gso_size: self.gso_size,
             vlan_tci: if self.vlan_present != 0 { self.vlan_tci as u16 } else { 0 },
         }
@@ -70,7 +73,7 @@ impl Packet {
     /// The packet's time in µs.
     #[inline(always)]
     pub(crate) fn now_us(&self) -> u64 {
-        if config::packet_clock() { self.tstamp / 1000 } else { now_us() }
+        if config::rehearsal() { self.tstamp / 1000 } else { now_us() }
     }
 
     /// A header outside the linear part, copied by the kernel.

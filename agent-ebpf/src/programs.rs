@@ -3,7 +3,13 @@
 use agent_common::parse::{Link, Reject, parse};
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 
-use crate::{account, counters, diagnose, packet::Packet, sweep, table::Passage};
+use crate::{
+    account::{self, Fate},
+    config, counters, diagnose,
+    packet::Packet,
+    sweep,
+    table::Passage,
+};
 
 /// "Go on with the next program": `TCX_NEXT`, and for clsact "no classification".
 const CONTINUE: i32 = TC_ACT_UNSPEC;
@@ -49,7 +55,7 @@ fn observe<const LINK: bool>(ctx: &TcContext) {
     };
     let packet = Packet::new(ctx, &raw mut passage.lethe);
     let frame = packet.frame(link);
-    match parse(&packet, &frame) {
+    match parse(&packet, &frame, config::decap()) {
         Ok(headers) => passage.headers = headers,
         Err(reject) => {
             counters.seen += 1;
@@ -69,12 +75,16 @@ fn observe<const LINK: bool>(ctx: &TcContext) {
     if segments.count > 1 {
         counters.super_packets += 1;
     }
-    if account::packet(passage, packet.now_us(), counters) {
-        counters.accounted += packets;
-        counters.accounted_bytes += segments.bytes();
-    } else {
-        counters.table_full += packets;
-        counters.table_full_bytes += segments.bytes();
-        diagnose::table_full::<LINK>(ctx, frame.ifindex);
+    match account::packet(passage, packet.now_us(), counters) {
+        Fate::Accounted => {
+            counters.accounted += packets;
+            counters.accounted_bytes += segments.bytes();
+        }
+        Fate::Filtered => counters.filtered += packets,
+        Fate::TableFull => {
+            counters.table_full += packets;
+            counters.table_full_bytes += segments.bytes();
+            diagnose::table_full::<LINK>(ctx, frame.ifindex);
+        }
     }
 }

@@ -125,7 +125,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FLOWS", default_value_t = 65_536, help_heading = "Flows")]
     pub max_flows: u32,
 
-    /// Ring buffer between kernel and agent, 368 bytes a vector; rounded up to a power of two, at least
+    /// Ring buffer between kernel and agent, 376 bytes a vector; rounded up to a power of two, at least
     /// 64KiB. A full ring delays vectors, it loses none
     #[arg(long, value_name = "SIZE", default_value = "8MiB", help_heading = "Output")]
     pub ring_size: ByteSize,

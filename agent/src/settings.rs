@@ -189,7 +189,9 @@ impl Options {
             window: within("--window", self.window, *WINDOW.start(), *WINDOW.end())?,
             stride: within("--stride", self.stride, 1, u32::MAX)?,
             wakeup_bytes: self.latency.wakeup_bytes(ring_bytes),
-            packet_clock: 0,
+            sample: u32::MAX,
+            decap: 0,
+            rehearsal: 0,
         };
         micros("--poll", self.poll, Duration::from_millis(1))?;
         Ok(Settings {

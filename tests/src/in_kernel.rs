@@ -50,7 +50,8 @@ pub fn config(rules: Rules, window: u32) -> Config {
         window,
         stride: u32::try_from(rules.stride).expect("a stride"),
         wakeup_bytes: 0,
-        packet_clock: 1,
+        rehearsal: 1,
+        ..Config::DEFAULT
     }
 }
 
@@ -66,10 +67,10 @@ impl InKernel {
     pub fn push(&mut self, frame: &Frame) {
         let frame = &runnable(frame);
         assert!(frame.vlan_tci.is_none(), "a test run has no tag outside of the frame");
-        assert_eq!(frame.wire_len, frame.data.len(), "a test run has whole frames only");
         let link = if frame.l3_only { Link::Ip } else { Link::Ethernet };
         let context = PacketContext {
             tstamp_ns: frame.time_ns,
+            wire_len: u32::try_from(frame.wire_len).expect("a frame's length"),
             gso_size: frame.gso_size.into(),
             ..PacketContext::default()
         };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::oracle::{FLAGS, FlowId};
 
 /// The envelope's fields in order.
-pub const ENVELOPE: [&str; 17] = [
+pub const ENVELOPE: [&str; 19] = [
     "schema",
     "ts",
     "iface",
@@ -26,6 +26,8 @@ pub const ENVELOPE: [&str; 17] = [
     "direction_by",
     "midstream",
     "missed",
+    "super_packets",
+    "super_packets_kept",
 ];
 
 /// Why a line may have been printed.

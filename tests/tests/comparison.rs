@@ -41,6 +41,8 @@ fn print(flow: &Flow, seq: usize, k: usize) -> String {
         json!(flow.direction_by.name()),
         json!(flow.midstream),
         json!(0),
+        json!(0),
+        json!(0),
     ];
     let values = flow.totals_after(k).into_iter().chain(flow.window_after(k, 64));
     let features = values.map(|(name, value)| {
@@ -112,7 +114,16 @@ fn a_change_of_any_field_is_found() {
         .expect("a full line");
     let line = Line::parse(&lines[at]).expect("a line");
     // Not compared with the oracle: they are the agent's own affair.
-    let own = ["schema", "ts", "iface", "hook", "reason", "missed"];
+    let own = [
+        "schema",
+        "ts",
+        "iface",
+        "hook",
+        "reason",
+        "missed",
+        "super_packets",
+        "super_packets_kept",
+    ];
     for (name, value) in &line.fields {
         if own.contains(&name.as_str()) {
             continue;

@@ -80,6 +80,22 @@ pub(super) const FIELDS: &[Field] = &[
     field("missed", Integer, "", "vectors of this flow delayed by a full ring", "", |v| {
         Value::Integer(v.record.summary.missed.into())
     }),
+    field(
+        "super_packets",
+        Integer,
+        "",
+        "super-packets (GRO, TSO) of this flow, each counted as its wire packets",
+        "",
+        |v| Value::Integer(v.record.summary.super_packets.into()),
+    ),
+    field(
+        "super_packets_kept",
+        Integer,
+        "",
+        "super-packets of this flow whose segments' sizes are unknown, each counted as one packet",
+        "",
+        |v| Value::Integer(v.record.summary.super_packets_kept.into()),
+    ),
 ];
 
 fn is_b(vector: &Vector<'_>, initiator: bool) -> bool {

@@ -64,11 +64,15 @@ pub struct Summary {
     pub midstream: u8,
     /// A [`Hook`].
     pub hook: u8,
+    /// Super-packets, each counted as its wire packets.
+    pub super_packets: u32,
+    /// Super-packets whose segments' sizes are unknown, each counted as one packet.
+    pub super_packets_kept: u32,
     /// Zero.
     pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Summary>() == 224);
+const _: () = assert!(size_of::<Summary>() == 232);
 
 /// A flow's whole state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -93,7 +97,7 @@ pub struct Flow {
     pub window: Window,
 }
 
-const _: () = assert!(size_of::<Flow>() == 224 + 24 + 656);
+const _: () = assert!(size_of::<Flow>() == 232 + 24 + 656);
 
 const FIN_FWD: u8 = 1;
 const FIN_BWD: u8 = 2;
@@ -253,6 +257,8 @@ impl Flow {
         let direction = usize::from(arrival.from_b ^ self.summary.initiator_is_b) & 1;
 
         self.summary.last_us = now_us;
+        self.summary.super_packets += arrival.segments.split();
+        self.summary.super_packets_kept += arrival.segments.kept;
         self.summary.totals[direction].add(arrival);
         self.window.push(
             thresholds.window(),

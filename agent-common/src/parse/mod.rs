@@ -7,6 +7,7 @@ mod ip;
 mod link;
 pub mod source;
 mod transport;
+mod tunnel;
 
 use self::source::Source;
 use crate::{
@@ -21,6 +22,12 @@ pub enum Link {
     Ethernet,
     /// An IP header (tun, WireGuard, PPP, raw captures).
     Ip,
+    /// Linux's cooked header of 16 bytes (captures on `any`: LINKTYPE_LINUX_SLL).
+    CookedV1,
+    /// Linux's cooked header of 20 bytes (LINKTYPE_LINUX_SLL2).
+    CookedV2,
+    /// BSD's four bytes of address family, in either byte order (LINKTYPE_NULL, LINKTYPE_LOOP).
+    Null,
 }
 
 /// What is known of a frame beside its bytes.
@@ -104,6 +111,8 @@ impl Malformed {
 /// Longest chain of IPv6 extension headers looked through.
 pub const MAX_EXTENSIONS: u32 = 8;
 
+/// Most tunnels looked through, one in another.
+pub const MAX_TUNNELS: u32 = 2;
 /// Most VLAN tags of a frame, the one taken out of it included.
 pub const MAX_VLAN_TAGS: u32 = 2;
 
@@ -200,15 +209,30 @@ pub const FRAGMENT_LIFETIME_US: u64 = 30_000_000;
 /// Where the ports of first fragments are remembered: a small LRU map.
 pub trait FragmentTable {
     /// Remembers the ports of a first fragment.
-    fn remember(&self, key: &FragmentKey, ports: &FragmentPorts);
+    fn remember(&mut self, key: &FragmentKey, ports: &FragmentPorts);
     /// The ports of the first fragment of a datagram, if it was seen.
-    fn recall(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+    fn recall(&mut self, key: &FragmentKey) -> Option<FragmentPorts>;
 }
 
-/// The headers of the packet in a frame.
+/// The headers of the packet in a frame. `decap`: those of the packet inside, through PPPoE, MPLS and at most
+/// [`MAX_TUNNELS`] tunnels.
 #[inline(always)]
-pub fn parse<S: Source + ?Sized>(source: &S, frame: &Frame) -> Result<Headers, Reject> {
-    let link = link::parse(source, frame)?;
+pub fn parse<S: Source + ?Sized>(
+    source: &S,
+    frame: &Frame,
+    decap: bool,
+) -> Result<Headers, Reject> {
+    let mut link = link::parse(source, frame, decap)?;
+    if decap {
+        const { assert!(MAX_TUNNELS == 2) };
+        // VERIFIER: forgotten thrice, or each way through a tunnel is walked to the end of the program.
+        link = link.forgotten(source);
+        if tunnel::pass(source, frame, &mut link) {
+            link = link.forgotten(source);
+            tunnel::pass(source, frame, &mut link);
+        }
+        link = link.forgotten(source);
+    }
     let ip = ip::parse(source, frame, &link)?;
     let l4 = transport::parse(source, frame, &ip)?;
     Ok(Headers {
@@ -231,7 +255,7 @@ impl Headers {
     /// Gives a later fragment the protocol and ports of its datagram's first, and remembers those of a
     /// first. False for a later fragment whose first was not seen: it belongs to the flow without ports.
     #[inline(always)]
-    pub fn join_fragments<F: FragmentTable>(&mut self, table: &F, now_us: u64) -> bool {
+    pub fn join_fragments<F: FragmentTable>(&mut self, table: &mut F, now_us: u64) -> bool {
         match self.fragment {
             Fragment::Whole => true,
             Fragment::First { id } => {

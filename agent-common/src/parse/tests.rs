@@ -45,10 +45,11 @@ proptest! {
         gso in prop_oneof![Just(0u32), 1u32..2000],
         tci in prop_oneof![Just(0u16), any::<u16>()],
         extra in 0usize..100_000,
+        decap in any::<bool>(),
     ) {
         let link = if ethernet { Link::Ethernet } else { Link::Ip };
         let frame = frame(link, bytes.len() + extra, gso, tci);
-        if let Ok(headers) = parse(&bytes[..], &frame) {
+        if let Ok(headers) = parse(&bytes[..], &frame, decap) {
             prop_assert!(headers.segments.bytes() >= u64::from(headers.segments.headers));
             prop_assert!(headers.segments.payload_bytes() <= u64::from(frame.wire_len));
             let (key, swapped) = headers.key();
@@ -62,10 +63,10 @@ proptest! {
     }
 
     #[test]
-    fn a_prefix_is_never_more_than_the_whole(bytes in frames(), cut in 0usize..200) {
+    fn a_prefix_is_never_more_than_the_whole(bytes in frames(), cut in 0usize..200, decap in any::<bool>()) {
         let frame = frame(Link::Ethernet, bytes.len(), 0, 0);
         let cut = cut.min(bytes.len());
-        match (parse(&bytes[..], &frame), parse(&bytes[..cut], &frame)) {
+        match (parse(&bytes[..], &frame, decap), parse(&bytes[..cut], &frame, decap)) {
             (Ok(whole), Ok(part)) => {
                 prop_assert_eq!(whole.key(), part.key());
                 prop_assert_eq!(whole.segments, part.segments);

@@ -64,7 +64,8 @@ impl Program {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Packet(Link::Ethernet) => "tc_ethernet",
-            Self::Packet(Link::Ip) => "tc_ip",
+            // An interface's packets begin with one or the other; the rest is what captures have.
+            Self::Packet(_) => "tc_ip",
             Self::Sweep => "sweep_flows",
             Self::Empty => "empty",
         }

@@ -54,7 +54,7 @@ impl Kernel {
                     probe.not_ip = 1;
                     after.not_ip > before.not_ip
                 }
-                Link::Ip => {
+                _ => {
                     probe.malformed[agent_common::parse::Malformed::BadIpVersion as usize] = 1;
                     after.malformed() > before.malformed()
                 }
@@ -79,7 +79,7 @@ impl Kernel {
 
             let wire_len = packet.len() as u32;
             let frame = Frame { link, ifindex: LOOPBACK, wire_len, gso_size, vlan_tci: 0 };
-            let Ok(headers) = parse(&packet[..], &frame) else {
+            let Ok(headers) = parse(&packet[..], &frame, false) else {
                 bail!("the self-check's packet {index} is no packet");
             };
             let (key, from_b) = headers.key();

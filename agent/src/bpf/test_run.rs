@@ -12,8 +12,10 @@ use super::{Kernel, Program, classifier};
 pub struct PacketContext {
     /// Interface index, 0 for the loopback interface.
     pub ifindex: u32,
-    /// Time in ns, used if the program was loaded with [`agent_common::config::Config::packet_clock`].
+    /// Time in ns, used if the program was loaded with [`agent_common::config::Config::rehearsal`].
     pub tstamp_ns: u64,
+    /// Bytes on the wire if the packet has more than those given, else 0; used as the time is.
+    pub wire_len: u32,
     /// Payload bytes per segment of a super-packet, else 0.
     pub gso_size: u32,
     /// Segments of a super-packet, else 0.
@@ -22,6 +24,7 @@ pub struct PacketContext {
 
 /// Size of `struct __sk_buff` up to and with `gso_size`, to a multiple of 8.
 const CONTEXT: usize = 184;
+const MARK: usize = 8;
 const IFINDEX: usize = 40;
 const TSTAMP: usize = 152;
 const GSO_SEGS: usize = 164;
@@ -29,8 +32,9 @@ const GSO_SIZE: usize = 176;
 
 impl PacketContext {
     fn to_bytes(self) -> [u8; CONTEXT] {
-        let Self { ifindex, tstamp_ns, gso_size, gso_segs } = self;
+        let Self { ifindex, tstamp_ns, wire_len, gso_size, gso_segs } = self;
         let mut bytes = [0; CONTEXT];
+        bytes[MARK..][..4].copy_from_slice(&wire_len.to_ne_bytes());
         bytes[IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());
         bytes[TSTAMP..][..8].copy_from_slice(&tstamp_ns.to_ne_bytes());
         bytes[GSO_SEGS..][..4].copy_from_slice(&gso_segs.to_ne_bytes());
