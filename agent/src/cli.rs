@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -141,6 +141,10 @@ pub struct RunArgs {
     /// File that lines are appended to; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-", help_heading = "Output")]
     pub output: String,
+
+    /// Serve Prometheus metrics at /metrics, and whether all is well at /healthz, as in 127.0.0.1:9469
+    #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Service")]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl RunArgs {
@@ -162,6 +166,7 @@ impl RunArgs {
             latency,
             shape,
             output,
+            metrics,
         } = self;
         Options {
             interfaces,
@@ -179,6 +184,7 @@ impl RunArgs {
             latency,
             shape,
             output: Output::from(output.as_str()),
+            metrics,
             kernel_log: verbosity.verbose >= 2,
         }
     }
@@ -236,6 +242,7 @@ mod tests {
             "--latency=bulk",
             "--shape=array",
             "--output=x.jsonl",
+            "--metrics=[::1]:9469",
             "-vv",
         ]);
         assert_eq!(given.interfaces, ["a", "b"]);
@@ -249,6 +256,7 @@ mod tests {
         assert_eq!((given.max_flows, given.ring_bytes), (10, 128 << 10));
         assert_eq!((given.latency, given.shape), (Latency::Bulk, Shape::Array));
         assert_eq!(given.output, Output::File("x.jsonl".into()));
+        assert_eq!(given.metrics, Some(([0, 0, 0, 0, 0, 0, 0, 1], 9469).into()));
         assert!(given.kernel_log);
     }
 

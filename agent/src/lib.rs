@@ -4,7 +4,8 @@
 //! cli → settings → daemon ─┬─ bpf        load, attach, sweep, ring: the only user of aya
 //!                          ├─ watch      links that come and go
 //!                          ├─ line       record → JSON
-//!                          └─ sink       lines → a file, by a thread of its own
+//!                          ├─ sink       lines → a file, by a thread of its own
+//!                          └─ metrics    what the agent says about itself
 //! ```
 
 pub mod bpf;
@@ -14,6 +15,7 @@ pub mod daemon;
 pub mod interface;
 pub mod line;
 pub mod logging;
+pub mod metrics;
 mod netlink;
 pub mod privilege;
 pub mod readable;

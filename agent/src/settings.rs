@@ -1,6 +1,6 @@
 //! What the daemon is to do, checked: the command line's values in the units the kernel program takes.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use agent_common::config::Config;
 use clap::ValueEnum;
@@ -130,6 +130,8 @@ pub struct Options {
     pub shape: Shape,
     /// `--output`.
     pub output: Output,
+    /// `--metrics`.
+    pub metrics: Option<SocketAddr>,
     /// Whether the kernel program says why it rejects packets (`-vv`).
     pub kernel_log: bool,
 }
@@ -157,6 +159,8 @@ pub struct Settings {
     pub shape: Shape,
     /// Where lines go.
     pub output: Output,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     /// Whether the kernel program says why it rejects packets.
     pub kernel_log: bool,
 }
@@ -205,6 +209,7 @@ impl Options {
             latency: self.latency,
             shape: self.shape,
             output: self.output,
+            metrics: self.metrics,
             kernel_log: self.kernel_log,
         })
     }
@@ -286,6 +291,7 @@ pub(crate) mod tests {
             latency: Latency::Balanced,
             shape: Shape::Flat,
             output: Output::Stdout,
+            metrics: None,
             kernel_log: false,
         }
     }

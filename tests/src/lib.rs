@@ -20,5 +20,6 @@ pub mod oracle;
 pub mod pcap;
 pub mod random;
 pub mod scenario;
+pub mod scrape;
 pub mod sys;
 pub mod traffic;

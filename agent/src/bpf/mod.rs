@@ -5,6 +5,7 @@
 mod attach;
 mod clsact;
 mod self_check;
+mod stats;
 mod test_run;
 
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -25,7 +26,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use tracing::debug;
 
-pub use self::{attach::Attachment, test_run::PacketContext};
+pub use self::{attach::Attachment, stats::RunStats, test_run::PacketContext};
 
 /// The committed object; `cargo xtask build-ebpf` makes it.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/feature-agent.bpf.o");

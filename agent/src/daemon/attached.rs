@@ -9,11 +9,11 @@ use crate::{
     settings::{AttachMode, Direction},
 };
 
-/// Attachments by interface index; dropping one detaches it.
+/// Attachments by interface index and name; dropping one detaches it.
 pub(super) struct Attached {
     direction: Direction,
     mode: AttachMode,
-    attachments: Vec<(u32, bpf::Attachment)>,
+    attachments: Vec<(u32, String, bpf::Attachment)>,
 }
 
 impl Attached {
@@ -32,19 +32,24 @@ impl Attached {
             .source
             .attach(interface, self.direction, self.mode)
             .with_context(|| format!("cannot watch interface `{}`", interface.name))?;
-        self.attachments.push((interface.index, attachment));
+        self.attachments.push((interface.index, interface.name.clone(), attachment));
         debug!(name = interface.name, index = interface.index, mtu = interface.mtu, "attached");
         Ok(())
     }
 
     /// Detaches from an interface, which may be gone.
     pub(super) fn detach(&mut self, index: u32) {
-        self.attachments.retain(|(attached, _)| *attached != index);
+        self.attachments.retain(|(attached, ..)| *attached != index);
     }
 
     /// Detaches from all.
     pub(super) fn detach_all(&mut self) {
         self.attachments.clear();
+    }
+
+    /// Whether programs are attached to an interface.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.attachments.iter().any(|(_, attached, _)| attached == name)
     }
 
     pub(super) fn is_empty(&self) -> bool {

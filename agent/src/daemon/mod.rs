@@ -6,6 +6,7 @@
 
 mod attached;
 mod names;
+mod observe;
 mod pump;
 mod signals;
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod tests;
 use std::{
     future::pending,
     io::{self, Write as _},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -27,6 +28,7 @@ use tracing::{info, warn};
 // Until the kernel side is there: `use crate::bpf;`
 use self::{
     attached::Attached,
+    observe::Observer,
     pump::{Pump, Ring},
     signals::Signals,
 };
@@ -55,6 +57,8 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
     runtime.block_on(async {
         let (watch, interfaces) = Watch::start(&settings.interfaces)?;
         privilege::check()?;
+        // Early, since a busy port is soon told.
+        let observer = Observer::start(settings.metrics)?;
         // A named pipe waits for its reader here: the signals still have their ordinary effect.
         let output = Output::start(sink::open(&settings.output)?)?;
         let signals = Signals::new()?;
@@ -72,6 +76,7 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
             pump: Pump::new(kernel, output, settings, status),
             watch,
             signals,
+            observer,
             settings,
             quiet,
         };
@@ -79,6 +84,7 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
             daemon.attached.attach(&mut daemon.pump, interface)?;
         }
         daemon.pump.source.prove_running()?;
+        daemon.observer.programs = Some(daemon.pump.source.run_stats());
         info!("ready: watching {}, vectors to {}", settings.interfaces.join(", "), settings.output);
         daemon.run().await
     })
@@ -101,6 +107,7 @@ struct Daemon<'a> {
     pump: Pump<bpf::Kernel>,
     watch: Watch,
     signals: Signals,
+    observer: Observer,
     settings: &'a Settings,
     quiet: bool,
 }
@@ -139,7 +146,7 @@ impl Daemon<'_> {
                     if self.pump.output.consumer_gone() {
                         return Ok(Stop::ConsumerGone);
                     }
-                    self.pump.sweep()?;
+                    self.sweep()?;
                     ring = self.pump.drain()?;
                 }
                 _ = status.tick() => self.pump.show_status()?,
@@ -152,6 +159,14 @@ impl Daemon<'_> {
                 () = yield_now(), if ring == Ring::More => ring = self.pump.drain()?,
             }
         }
+    }
+
+    /// One poll, which is also when the agent tells others how it is.
+    fn sweep(&mut self) -> Result<()> {
+        let Self { pump, observer, attached, settings, .. } = self;
+        let begin = Instant::now();
+        pump.sweep()?;
+        observer.swept(begin, pump, attached, settings)
     }
 
     fn link_event(&mut self, event: LinkEvent) -> Result<()> {

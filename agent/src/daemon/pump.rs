@@ -15,6 +15,7 @@ use super::{bpf, names::Names};
 use crate::{
     clock::Clock,
     line::LineWriter,
+    metrics::OutputStats,
     settings::Settings,
     sink::{Batch, Ending, Output},
     status::{Progress, Status},
@@ -74,7 +75,11 @@ pub(super) struct Pump<S> {
     request: SweepRequest,
     max_flows: u64,
     /// Flows in the table after the last sweep.
-    flows: u64,
+    pub(super) flows: u64,
+    /// Records taken out of the ring.
+    pub(super) drained: u64,
+    /// Of these, those that were not offered to the output.
+    dropped: u64,
     /// Flows that had begun before the last sweep.
     begun: u64,
     /// Whether the last sweep had to make room.
@@ -97,6 +102,8 @@ impl<S: Source> Pump<S> {
             request: SweepRequest::ordinary(settings.config.idle_timeout_us),
             max_flows: settings.max_flows.into(),
             flows: 0,
+            drained: 0,
+            dropped: 0,
             begun: 0,
             crowded: false,
             gone: Vec::new(),
@@ -172,7 +179,10 @@ impl<S: Source> Pump<S> {
     pub(super) fn drain(&mut self) -> Result<Ring> {
         for _ in 0..TURN {
             if self.discard || self.output.has_ended() {
-                if self.source.drain(BATCH, &mut |_| {})? < BATCH {
+                let taken = self.source.drain(BATCH, &mut |_| {})?;
+                self.drained += taken as u64;
+                self.dropped += taken as u64;
+                if taken < BATCH {
                     return Ok(Ring::Empty);
                 }
                 continue;
@@ -188,18 +198,28 @@ impl<S: Source> Pump<S> {
     }
 
     fn drain_batch(&mut self) -> Result<usize> {
-        let Self { source, output, names, lines, clock, status, .. } = self;
+        let Self { source, output, names, lines, clock, status, drained, dropped, .. } = self;
         let mut batch: Batch = output.batch();
         let taken = source.drain(BATCH, &mut |record| {
             lines.append(&mut batch.lines, record, names.of(record.key.ifindex), clock.offset_us());
             batch.vectors += 1;
         });
+        *drained += batch.vectors;
         if batch.vectors > 0 {
             status.vectors_come();
             // A batch that comes back has found the output ended: its vectors count as lost.
-            let _ = output.send(batch);
+            if let Err(batch) = output.send(batch) {
+                *dropped += batch.vectors;
+            }
         }
         taken
+    }
+
+    /// What each output got and did not get.
+    pub(super) fn outputs(&self, name: String) -> Vec<OutputStats> {
+        let (sent, dropped) = (self.output.written(), self.dropped);
+        let queued = self.drained.saturating_sub(sent + dropped);
+        vec![OutputStats { name, sent, dropped, queued, ..OutputStats::default() }]
     }
 
     /// Shows the status line.

@@ -1,0 +1,84 @@
+//! What the kernel has measured of the programs, while `kernel.bpf_stats_enabled` is 1.
+
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::FileExt as _,
+    },
+    time::Duration,
+};
+
+use agent_common::parse::Link;
+
+use super::{Kernel, Program};
+use crate::metrics::ProgramStats;
+
+/// The programs' pages in /proc/self/fdinfo, which aya does not read. Held open: after a change of user the
+/// folder is not this process's own any more, and the pages still are.
+#[derive(Debug)]
+pub struct RunStats(Vec<Page>);
+
+#[derive(Debug)]
+struct Page {
+    program: &'static str,
+    file: File,
+    /// What the program had run before: the agent's own packets.
+    before: (u64, Duration),
+}
+
+impl Kernel {
+    /// The programs whose cost is worth watching, from now on. One whose page cannot be opened is left out.
+    pub fn run_stats(&self) -> RunStats {
+        let programs = [Program::Packet(Link::Ethernet), Program::Packet(Link::Ip), Program::Sweep];
+        let pages = programs.into_iter().filter_map(|program| {
+            let fd = self.ebpf.program(program.name())?.fd().ok()?;
+            let file = File::open(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
+            let before = read(&file)?;
+            Some(Page { program: program.name(), file, before })
+        });
+        RunStats(pages.collect())
+    }
+}
+
+impl RunStats {
+    /// Of each program that was ever measured.
+    pub fn read(&self) -> Vec<ProgramStats> {
+        let stats = self.0.iter().filter_map(|Page { program, file, before }| {
+            let (runs, run_time) = read(file)?;
+            let runs = runs.saturating_sub(before.0);
+            let run_time = run_time.saturating_sub(before.1);
+            Some(ProgramStats { name: program, runs, run_time })
+        });
+        stats.filter(|stats| stats.runs > 0).collect()
+    }
+}
+
+fn read(page: &File) -> Option<(u64, Duration)> {
+    let mut text = [0; 1024];
+    let length = page.read_at(&mut text, 0).ok()?;
+    parse(str::from_utf8(text.get(..length)?).ok()?)
+}
+
+/// Reads `run_time_ns` and `run_cnt` (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c, Linux 5.1 and later).
+fn parse(page: &str) -> Option<(u64, Duration)> {
+    let number = |field: &str| -> Option<u64> {
+        let value = page.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        value.trim().parse().ok()
+    };
+    Some((number("run_cnt")?, Duration::from_nanos(number("run_time_ns")?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_read_by_its_fields_names() {
+        let page = "pos:\t0\nprog_type:\t3\nprog_id:\t1\nrun_time_ns:\t1500\nrun_cnt:\t10\n\
+                    recursion_misses:\t0\nverified_insns:\t7\n";
+        assert_eq!(parse(page), Some((10, Duration::from_nanos(1500))));
+        assert_eq!(parse("run_cnt:\t10\n"), None);
+        assert_eq!(parse("run_time_ns:\tx\nrun_cnt:\t10\n"), None);
+    }
+}
