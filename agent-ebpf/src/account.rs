@@ -2,11 +2,12 @@
 
 use agent_common::{
     counters::Counters,
+    filter::selects,
     flow::{Outcome, Standing},
 };
 
 use crate::{
-    config::{self, Loaded},
+    config::{self, Filter, Loaded},
     emit::{self, Action},
     fragments::Fragments,
     table::{self, Locked, Passage},
@@ -37,7 +38,7 @@ pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters
         counters.orphan_fragments += 1;
     }
     passage.address(now_us);
-    if passage.key().sample() > config::sample() {
+    if !selects(&Filter, config::sample(), &passage.headers, passage.key()) {
         return Fate::Filtered;
     }
     for _ in 0..ATTEMPTS {

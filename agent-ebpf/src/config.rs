@@ -2,7 +2,10 @@
 
 use aya_ebpf::Global;
 
-use agent_common::config::{Config, Thresholds};
+use agent_common::{
+    config::{Config, Thresholds},
+    filter::{Instruction, Instructions, Program},
+};
 
 /// Replaced by the loader, by this name.
 #[unsafe(no_mangle)]
@@ -46,6 +49,27 @@ impl Thresholds for Loaded {
     #[inline(always)]
     fn stride(&self) -> u32 {
         threshold!(stride)
+    }
+}
+
+/// Replaced by the loader, by this name.
+#[unsafe(no_mangle)]
+static FILTER: Global<Program> = Global::new(Program::ALL);
+
+/// The filter. The verifier knows its instructions, and what they rule out.
+pub(crate) struct Filter;
+
+impl Instructions for Filter {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the static lives as long as the program; volatile as a threshold is.
+        unsafe { Program::len_at((&raw const FILTER).cast()).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn at(&self, index: u32) -> Instruction {
+        // SAFETY: as above; the place lies within the program.
+        unsafe { Program::place((&raw const FILTER).cast(), index).read_volatile() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use agent_common::config::Config;
+use agent_common::{config::Config, filter::Program};
 use clap::ValueEnum;
 
 use crate::line::Shape;
@@ -147,6 +147,8 @@ pub struct Settings {
     pub attach: AttachMode,
     /// The kernel program's thresholds.
     pub config: Config,
+    /// Which packets are looked at.
+    pub filter: Program,
     /// Time between two sweeps of the flow table.
     pub poll: Duration,
     /// Entries of the flow table.
@@ -203,6 +205,7 @@ impl Options {
             direction: self.direction,
             attach: self.attach,
             config,
+            filter: Program::ALL,
             poll: self.poll,
             max_flows: within("--max-flows", self.max_flows, 1, MAX_FLOWS)?,
             ring_bytes,

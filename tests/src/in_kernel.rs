@@ -1,14 +1,15 @@
 //! The loaded program, run over frames of our own by `BPF_PROG_TEST_RUN`, with time under our control.
 //!
-//! Nothing is attached: a frame is shown to the program, which accounts it as any other. Two things a test
-//! run cannot do, and the live targets cover: a VLAN tag outside of the frame's bytes (the kernel refuses a
-//! context that sets one), and a frame longer than about a page.
+//! Nothing is attached: a frame is shown to the program, which accounts it as any other. What a test run
+//! cannot do, and the live targets cover, is a VLAN tag outside of the frame's bytes: the kernel refuses a
+//! context that sets one. It takes about a page of bytes; the length on the wire is told beside them.
 
 use std::collections::HashMap;
 
 use agent_common::{
     config::Config,
     counters::Counters,
+    filter,
     parse::{Link, Malformed},
     sweep::{SweepReport, SweepRequest},
 };
@@ -58,7 +59,7 @@ pub fn config(rules: Rules, window: u32) -> Config {
 impl InKernel {
     /// Loads the program.
     pub fn new(config: Config, max_flows: u32, ring_bytes: u32) -> Self {
-        let options = LoadOptions { config, max_flows, ring_bytes, kernel_log: false };
+        let options = LoadOptions { config, filter: filter::Program::ALL, max_flows, ring_bytes, kernel_log: false };
         let kernel = Kernel::load(&options).unwrap_or_else(|e| panic!("{e:#}"));
         Self { kernel, writer: LineWriter::new(Shape::Flat), printed: Vec::new() }
     }

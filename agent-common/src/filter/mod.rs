@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     barrier::{less, opaque},
-    key::{Endpoint, proto},
+    key::{Endpoint, FlowKey, proto},
     parse::Headers,
 };
 
@@ -171,6 +171,20 @@ pub trait Instructions {
     }
 }
 
+/// Whether a packet is looked at: it passes the filter, and its flow is in the sample (see
+/// [`crate::config::Config::sample`]).
+#[inline(always)]
+pub fn selects<P: Instructions + ?Sized>(
+    program: &P,
+    sample: u32,
+    headers: &Headers,
+    key: &FlowKey,
+) -> bool {
+    // What asks for everything costs nothing.
+    (sample == u32::MAX || key.sample() <= sample)
+        && (program.is_empty() || matches(program, &Facts::of(headers)))
+}
+
 /// Whether a packet passes a program; every packet passes an empty one.
 #[inline(always)]
 pub fn matches<P: Instructions + ?Sized>(program: &P, facts: &Facts) -> bool {
@@ -242,6 +256,18 @@ impl Program {
     /// The instructions, in order.
     pub fn instructions(&self) -> &[Instruction] {
         self.instructions.get(..self.len as usize).unwrap_or(&self.instructions)
+    }
+
+    /// Where the length lies in a program somewhere in memory.
+    #[inline(always)]
+    pub fn len_at(program: *const Self) -> *const u32 {
+        program.wrapping_byte_add(core::mem::offset_of!(Self, len)).cast()
+    }
+
+    /// Where an instruction lies in a program somewhere in memory.
+    #[inline(always)]
+    pub fn place(program: *const Self, index: u32) -> *const Instruction {
+        program.cast::<Instruction>().wrapping_add(index as usize % MAX_INSTRUCTIONS)
     }
 
     /// Whether a packet passes.

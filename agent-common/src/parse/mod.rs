@@ -222,11 +222,10 @@ pub fn parse<S: Source + ?Sized>(
     frame: &Frame,
     decap: bool,
 ) -> Result<Headers, Reject> {
-    let mut link = link::parse(source, frame, decap)?;
+    // VERIFIER: forgotten, or each way to an IP header is walked to the end of the program.
+    let mut link = link::parse(source, frame, decap)?.forgotten(source);
     if decap {
         const { assert!(MAX_TUNNELS == 2) };
-        // VERIFIER: forgotten thrice, or each way through a tunnel is walked to the end of the program.
-        link = link.forgotten(source);
         if tunnel::pass(source, frame, &mut link) {
             link = link.forgotten(source);
             tunnel::pass(source, frame, &mut link);

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use agent_common::{
     config::Config,
     counters::Counters,
+    filter,
     parse::Link,
     record::Record,
     sweep::{SweepReport, SweepRequest},
@@ -41,6 +42,8 @@ const REPORT: usize = size_of::<SweepReport>();
 pub struct LoadOptions {
     /// The thresholds.
     pub config: Config,
+    /// Which packets are looked at.
+    pub filter: filter::Program,
     /// Entries of the flow table.
     pub max_flows: u32,
     /// Bytes of the ring: a power of two, and a multiple of the page size.
@@ -91,12 +94,13 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the programs and makes their maps. Nothing is attached yet.
     pub fn load(options: &LoadOptions) -> Result<Self> {
-        let LoadOptions { config, max_flows, ring_bytes, kernel_log } = options;
+        let LoadOptions { config, filter, max_flows, ring_bytes, kernel_log } = options;
         // aya-log's levels: 0 is off, and the verifier then removes what would log.
         let log_level: u8 = if *kernel_log { 5 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("CONFIG", bytemuck::bytes_of(config), true)
+            .override_global("FILTER", bytemuck::bytes_of(filter), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("FLOWS", *max_flows)
             .map_max_entries("RECORDS", *ring_bytes)

@@ -65,6 +65,7 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
 
         let mut kernel = bpf::Kernel::load(&bpf::LoadOptions {
             config: settings.config,
+            filter: settings.filter,
             max_flows: settings.max_flows,
             ring_bytes: settings.ring_bytes,
             kernel_log: settings.kernel_log,

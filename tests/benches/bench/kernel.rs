@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use agent_common::{config::Config, parse::Link};
+use agent_common::{config::Config, filter, parse::Link};
 use anyhow::{Result, bail};
 use feature_agent::bpf::{Kernel, LoadOptions, PacketContext, Program};
 
@@ -43,6 +43,7 @@ enum Build {
 pub(crate) fn defaults() -> LoadOptions {
     LoadOptions {
         config: Config::DEFAULT,
+        filter: filter::Program::ALL,
         max_flows: 65_536,
         ring_bytes: 8 << 20,
         kernel_log: false,
