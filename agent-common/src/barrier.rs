@@ -20,6 +20,14 @@ pub(crate) fn opaque(value: u64) -> u64 {
     core::hint::black_box(value)
 }
 
+/// All ones if `a` < `b`, else zero.
+///
+/// VERIFIER: no comparison, see [`crate::window::bins`].
+#[inline(always)]
+pub(crate) fn less(a: u32, b: u32) -> u32 {
+    ((i64::from(a) - i64::from(b)) >> 32) as u32
+}
+
 /// Copies a structure word by word.
 ///
 /// VERIFIER: an assignment may become a call of `memmove`, which a spin lock forbids, and whose loop over

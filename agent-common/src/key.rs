@@ -31,6 +31,19 @@ impl Address {
         bytemuck::cast(self.words)
     }
 
+    /// The bytes in memory order, as two words.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 2] {
+        self.words
+    }
+
+    /// The last four bytes in memory order: all of an IPv4 address.
+    #[inline(always)]
+    pub fn tail(&self) -> u32 {
+        const SHIFT: u32 = if cfg!(target_endian = "little") { 32 } else { 0 };
+        (self.words[1] >> SHIFT) as u32
+    }
+
     /// The address as people write it.
     pub fn ip(&self, family: Family) -> IpAddr {
         let octets = self.octets();

@@ -20,6 +20,7 @@ pub mod config;
 pub mod counters;
 #[cfg(feature = "finish")]
 pub mod features;
+pub mod filter;
 pub mod flow;
 pub mod key;
 pub mod parse;

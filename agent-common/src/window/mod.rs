@@ -11,7 +11,7 @@ use self::{
     slot::Slot,
 };
 use crate::{
-    barrier::{clear, settled},
+    barrier::{clear, less, settled},
     segments::{Segments, tcp},
 };
 
@@ -319,14 +319,6 @@ fn successor(index: u32, capacity: u32) -> u32 {
 #[inline(always)]
 fn at<T>(pair: &mut [T; 2], direction: usize) -> &mut T {
     &mut pair[direction & 1]
-}
-
-/// All ones if `a` < `b`, else zero.
-///
-/// VERIFIER: no comparison, see [`bins`].
-#[inline(always)]
-fn less(a: u32, b: u32) -> u32 {
-    ((i64::from(a) - i64::from(b)) >> 32) as u32
 }
 
 #[inline(always)]
