@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod cli;
 pub mod clock;
 pub mod daemon;
+pub mod filter;
 pub mod interface;
 pub mod line;
 pub mod logging;
