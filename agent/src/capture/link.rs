@@ -8,6 +8,10 @@ pub(super) fn link(link_type: u32) -> Option<Link> {
         1 => Some(Link::Ethernet),
         // RAW; 12 and 14 are what some systems call it in memory, and some writers in files; IPV4; IPV6
         12 | 14 | 101 | 228 | 229 => Some(Link::Ip),
+        113 => Some(Link::CookedV1),
+        276 => Some(Link::CookedV2),
+        // NULL; LOOP, its word in network order
+        0 | 108 => Some(Link::Null),
         _ => None,
     }
 }

@@ -54,6 +54,10 @@ fn link_types() {
         (101, Some(Link::Ip)),
         (228, Some(Link::Ip)),
         (229, Some(Link::Ip)),
+        (113, Some(Link::CookedV1)),
+        (276, Some(Link::CookedV2)),
+        (0, Some(Link::Null)),
+        (108, Some(Link::Null)),
         (105, None),
         (0x03ff_ffff, None),
     ] {
