@@ -9,7 +9,10 @@ pub(super) const MAX_RECORD: usize = 16 << 20;
 
 /// A capture that cannot be read any further. All packets before were given out.
 #[derive(Debug)]
-pub struct Broken {
+pub struct Broken(Box<Place>);
+
+#[derive(Debug)]
+struct Place {
     name: String,
     compression: Compression,
     offset: u64,
@@ -45,24 +48,24 @@ impl From<io::Error> for Fault {
 
 impl Broken {
     pub(super) fn new(path: &Path, compression: Compression, offset: u64, fault: Fault) -> Self {
-        Self { name: called(path), compression, offset, fault }
+        Self(Box::new(Place { name: called(path), compression, offset, fault }))
     }
 
     /// The file, as it is called in messages.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// Where the first byte lies that could not be used, in bytes from the beginning of the (decompressed)
     /// capture.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.0.offset
     }
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, compression, offset, fault } = self;
+        let Place { name, compression, offset, fault } = &*self.0;
         write!(
             f,
             "{name} cannot be read beyond byte {offset}{}: {fault}. ",

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    Head,
+    Head, Packet,
     buffer::Buffer,
     compression::{Compression, Input, Stream},
     error::{Broken, Fault, called},
@@ -26,6 +26,7 @@ pub(super) struct CaptureFile {
     size: Option<u64>,
     buffer: Buffer<Stream>,
     format: Format,
+    head: Head,
 }
 
 #[derive(Debug)]
@@ -47,22 +48,38 @@ impl CaptureFile {
         let Some(format) = format else {
             bail!("{}", unknown(&name, compression, buffer.data()));
         };
-        Ok(Self { path: path.to_owned(), size, buffer, format })
+        Ok(Self { path: path.to_owned(), size, buffer, format, head: Head::default() })
     }
 
-    /// Reads the next packet's head; its bytes are there until the next call.
+    /// Moves to the next packet; false if there is none.
     #[inline]
-    pub(super) fn next(&mut self, interfaces: &mut Interfaces) -> Result<Option<Head>, Broken> {
-        let head = match &mut self.format {
-            Format::Pcap(pcap) => pcap.next(&mut self.buffer),
-            Format::Pcapng(pcapng) => pcapng.next(&mut self.buffer, interfaces),
+    pub(super) fn advance(&mut self, interfaces: &mut Interfaces) -> Result<bool, Broken> {
+        let Self { buffer, format, head, .. } = self;
+        let found = match format {
+            Format::Pcap(pcap) => pcap.next(buffer, head),
+            Format::Pcapng(pcapng) => pcapng.next(buffer, interfaces, head),
         };
-        head.map_err(|fault| self.broken(fault))
+        found.map_err(|fault| self.broken(fault))
     }
 
+    /// When the packet was captured that [`CaptureFile::advance`] found.
     #[inline]
-    pub(super) fn bytes(&self, head: &Head) -> &[u8] {
-        self.buffer.slice(head.place, head.len)
+    pub(super) fn time_ns(&self) -> u64 {
+        self.head.time_ns
+    }
+
+    /// That packet.
+    #[inline]
+    pub(super) fn packet(&self) -> Packet<'_> {
+        let Self { buffer, head, .. } = self;
+        Packet {
+            time_ns: head.time_ns,
+            data: buffer.slice(head.place, head.len),
+            wire_len: head.wire_len,
+            link: head.link,
+            link_type: head.link_type,
+            interface: head.interface,
+        }
     }
 
     /// How many bytes were read from the file, as it lies on the disk.

@@ -50,7 +50,7 @@ pub struct Packet<'a> {
 }
 
 /// A packet but for its bytes, which lie in its file's buffer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Head {
     time_ns: u64,
     place: usize,
@@ -68,7 +68,7 @@ struct Head {
 #[derive(Debug)]
 pub struct Captures {
     /// By the order they were named in; `None` once closed.
-    sources: Vec<Option<Source>>,
+    files: Vec<Option<CaptureFile>>,
     interfaces: Interfaces,
     /// Whose packet was given out last.
     current: Option<usize>,
@@ -79,13 +79,6 @@ pub struct Captures {
     /// Bytes read of files that are closed by now.
     closed: u64,
     total: Option<u64>,
-}
-
-/// A file and its packet that is given out next, or was last.
-#[derive(Debug)]
-struct Source {
-    file: CaptureFile,
-    head: Head,
 }
 
 impl Captures {
@@ -102,7 +95,7 @@ impl Captures {
             bail!("stdin can be read but once: name `-` one time only");
         }
         let mut captures = Self {
-            sources: Vec::new(),
+            files: Vec::new(),
             interfaces: Interfaces::new(default_interface),
             current: None,
             waiting: BinaryHeap::new(),
@@ -119,12 +112,12 @@ impl Captures {
     }
 
     fn add(&mut self, mut file: CaptureFile) {
-        match file.next(&mut self.interfaces) {
-            Ok(Some(head)) => {
-                self.waiting.push(Reverse((head.time_ns, self.sources.len())));
-                self.sources.push(Some(Source { file, head }));
+        match file.advance(&mut self.interfaces) {
+            Ok(true) => {
+                self.waiting.push(Reverse((file.time_ns(), self.files.len())));
+                self.files.push(Some(file));
             }
-            Ok(None) => self.closed += file.position(),
+            Ok(false) => self.closed += file.position(),
             Err(broken) => {
                 self.closed += file.position();
                 self.broken.push_back(broken);
@@ -142,15 +135,7 @@ impl Captures {
             Ok(place) => place,
             Err(broken) => return Some(Err(broken)),
         };
-        let Source { file, head } = self.sources.get(place)?.as_ref()?;
-        Some(Ok(Packet {
-            time_ns: head.time_ns,
-            data: file.bytes(head),
-            wire_len: head.wire_len,
-            link: head.link,
-            link_type: head.link_type,
-            interface: head.interface,
-        }))
+        Some(Ok(self.files.get(place)?.as_ref()?.packet()))
     }
 
     /// The name of the interface with this index: that in its file, or made of the default's.
@@ -160,7 +145,7 @@ impl Captures {
 
     /// How many bytes of the files, as they lie on the disk, are read.
     pub fn position(&self) -> u64 {
-        let open = self.sources.iter().flatten().map(|source| source.file.position());
+        let open = self.files.iter().flatten().map(CaptureFile::position);
         self.closed + open.sum::<u64>()
     }
 
@@ -169,21 +154,20 @@ impl Captures {
         self.total
     }
 
-    /// The place of the source whose packet is next.
+    /// The place of the file whose packet is next.
     #[inline]
     fn advance(&mut self) -> Option<Result<usize, Broken>> {
         if let Some(current) = self.current {
-            let source = self.sources.get_mut(current)?.as_mut()?;
-            match source.file.next(&mut self.interfaces) {
-                Ok(Some(head)) => {
-                    source.head = head;
-                    let turn = (head.time_ns, current);
+            let file = self.files.get_mut(current)?.as_mut()?;
+            match file.advance(&mut self.interfaces) {
+                Ok(true) => {
+                    let turn = (file.time_ns(), current);
                     if self.waiting.peek().is_none_or(|Reverse(other)| turn < *other) {
                         return Some(Ok(current));
                     }
                     self.waiting.push(Reverse(turn));
                 }
-                Ok(None) => self.close(current),
+                Ok(false) => self.close(current),
                 Err(broken) => {
                     self.close(current);
                     return Some(Err(broken));
@@ -200,7 +184,7 @@ impl Captures {
 
     fn close(&mut self, place: usize) {
         self.current = None;
-        let source = self.sources.get_mut(place).and_then(Option::take);
-        self.closed += source.map_or(0, |source| source.file.position());
+        let file = self.files.get_mut(place).and_then(Option::take);
+        self.closed += file.map_or(0, |file| file.position());
     }
 }

@@ -80,15 +80,19 @@ impl Pcap {
         })
     }
 
-    /// The next packet.
+    /// The next packet; false if there is none.
     #[inline]
-    pub(super) fn next<R: Read>(&self, buffer: &mut Buffer<R>) -> Result<Option<Head>, Fault> {
+    pub(super) fn next<R: Read>(
+        &self,
+        buffer: &mut Buffer<R>,
+        next: &mut Head,
+    ) -> Result<bool, Fault> {
         loop {
             let data = buffer.data();
             match (self.parse)(data) {
                 Ok((rest, record)) => {
                     let used = data.len() - rest.len();
-                    let head = Head {
+                    *next = Head {
                         // 2³² s and 2³² µs are less than 2⁶³ ns.
                         time_ns: u64::from(record.ts_sec) * 1_000_000_000
                             + u64::from(record.ts_usec) * self.ns_per_tick,
@@ -100,7 +104,7 @@ impl Pcap {
                         interface: self.interface,
                     };
                     buffer.consume(used);
-                    return Ok(Some(head));
+                    return Ok(true);
                 }
                 Err(Stopped::Incomplete(Needed::Size(more))) => {
                     let need = data.len() + more.get();
@@ -119,9 +123,9 @@ impl Pcap {
 }
 
 /// The answer where there are too few bytes for another record.
-fn ended<R: Read>(buffer: &Buffer<R>) -> Result<Option<Head>, Fault> {
+fn ended<R: Read>(buffer: &Buffer<R>) -> Result<bool, Fault> {
     match buffer.data().len() {
-        0 => Ok(None),
+        0 => Ok(false),
         1..RECORD_HEADER => Err(Fault::CutOff { inside: "a packet's header" }),
         _ => Err(Fault::CutOff { inside: "a packet" }),
     }

@@ -72,13 +72,14 @@ impl Pcapng {
         Ok(this)
     }
 
-    /// The next packet.
+    /// The next packet; false if there is none.
     #[inline]
     pub(super) fn next<R: Read>(
         &mut self,
         buffer: &mut Buffer<R>,
         interfaces: &mut Interfaces,
-    ) -> Result<Option<Head>, Fault> {
+        next: &mut Head,
+    ) -> Result<bool, Fault> {
         loop {
             let data = buffer.data();
             if data.first_chunk().copied().is_some_and(is_pcapng) {
@@ -93,16 +94,16 @@ impl Pcapng {
                 Ok((rest, block)) => {
                     let len = data.len() - rest.len();
                     check_trailer(block.block_len1, block.block_len2)?;
-                    let packet = self.block(&block, &buffer.data()[..len], interfaces)?;
-                    let place = buffer.place() + BLOCK_HEADER;
+                    let found = self.block(&block, &data[..len], interfaces, next)?;
+                    next.place += buffer.place() + BLOCK_HEADER;
                     buffer.consume(len);
-                    if let Some(packet) = packet {
-                        return Ok(Some(Head { place: place + packet.place, ..packet }));
+                    if found {
+                        return Ok(true);
                     }
                 }
                 Err(Stopped::Incomplete(needed)) if data.is_empty() => {
                     if !fill(buffer, needed)? {
-                        return Ok(None);
+                        return Ok(false);
                     }
                 }
                 Err(Stopped::Incomplete(needed)) => {
@@ -150,24 +151,29 @@ impl Pcapng {
         }
     }
 
-    /// Takes in any other block; the packet of one that has one, its place counted from the block's body.
+    /// Takes in any other block; whether it has a packet, whose place is counted from the block's body.
     #[inline]
     fn block(
         &mut self,
         block: &UnknownBlock<'_>,
         whole: &[u8],
         interfaces: &mut Interfaces,
-    ) -> Result<Option<Head>, Fault> {
+        next: &mut Head,
+    ) -> Result<bool, Fault> {
         // The library reads types as little-endian.
         let kind = if self.big_endian { block.block_type.swap_bytes() } else { block.block_type };
         let body = block.data;
         match kind {
-            ENHANCED_PACKET => self.packet(body, |this, fields| this.u32(fields)).map(Some),
-            PACKET => self.packet(body, |this, [a, b, ..]| this.u16([a, b])).map(Some),
-            SIMPLE_PACKET => self.simple_packet(body).map(Some),
-            INTERFACE_DESCRIPTION => self.describe(whole, interfaces).map(|()| None),
-            _ => Ok(None),
+            ENHANCED_PACKET => self.packet(body, |this, fields| this.u32(fields), next)?,
+            PACKET => self.packet(body, |this, [a, b, ..]| this.u16([a, b]), next)?,
+            SIMPLE_PACKET => self.simple_packet(body, next)?,
+            INTERFACE_DESCRIPTION => {
+                self.describe(whole, interfaces)?;
+                return Ok(false);
+            }
+            _ => return Ok(false),
         }
+        Ok(true)
     }
 
     fn describe(&mut self, block: &[u8], interfaces: &mut Interfaces) -> Result<(), Fault> {
@@ -208,7 +214,8 @@ impl Pcapng {
         &mut self,
         body: &[u8],
         interface: impl Fn(&Self, [u8; 4]) -> u32,
-    ) -> Result<Head, Fault> {
+        next: &mut Head,
+    ) -> Result<(), Fault> {
         let (fields, _) = body.split_first_chunk::<PACKET_FIELDS>().ok_or(NO_HEADER)?;
         let (words, _) = fields.as_chunks::<4>();
         let [first, high, low, captured, original] = *words else { return Err(NO_HEADER) };
@@ -222,7 +229,7 @@ impl Pcapng {
         let interface = self.interface(id)?;
         let ticks = u64::from(self.u32(high)) << 32 | u64::from(self.u32(low));
         let time_ns = interface.clock.ns(ticks);
-        let head = Head {
+        *next = Head {
             time_ns,
             place: PACKET_FIELDS,
             len: captured as usize,
@@ -232,16 +239,16 @@ impl Pcapng {
             interface: interface.index,
         };
         self.last_ns = time_ns;
-        Ok(head)
+        Ok(())
     }
 
     /// A simple packet block has no time and no captured length: the latter is the least of what it can be.
-    fn simple_packet(&self, body: &[u8]) -> Result<Head, Fault> {
+    fn simple_packet(&self, body: &[u8], next: &mut Head) -> Result<(), Fault> {
         let (original, bytes) = body.split_first_chunk().ok_or(NO_HEADER)?;
         let original = self.u32(*original);
         let interface = self.interface(0)?;
         let len = bytes.len().min(original as usize).min(interface.snap_len);
-        Ok(Head {
+        *next = Head {
             time_ns: self.last_ns,
             place: SIMPLE_PACKET_FIELDS,
             len,
@@ -249,7 +256,8 @@ impl Pcapng {
             link: interface.link,
             link_type: interface.link_type,
             interface: interface.index,
-        })
+        };
+        Ok(())
     }
 
     #[inline]
