@@ -9,6 +9,7 @@
 //! ```
 
 pub mod bpf;
+pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod daemon;

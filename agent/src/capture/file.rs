@@ -1,0 +1,158 @@
+//! One capture file: opened, recognised, decompressed, and read packet by packet.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    Head, Packet,
+    buffer::Buffer,
+    compression::{Compression, Input, Stream},
+    error::{Broken, Fault, called},
+    interfaces::Interfaces,
+    pcap::{self, Pcap},
+    pcapng::{self, Pcapng},
+};
+
+/// An open capture.
+#[derive(Debug)]
+pub(super) struct CaptureFile {
+    path: PathBuf,
+    /// In bytes, if it is a regular file.
+    size: Option<u64>,
+    buffer: Buffer<Stream>,
+    format: Format,
+    head: Head,
+}
+
+#[derive(Debug)]
+enum Format {
+    Pcap(Pcap),
+    Pcapng(Pcapng),
+}
+
+impl CaptureFile {
+    /// Opens a file, or stdin for `-`, and reads its header.
+    pub(super) fn open(path: &Path, interfaces: &mut Interfaces) -> Result<Self> {
+        let name = called(path);
+        let (input, size) = input(path)?;
+        let stream = Stream::new(input).with_context(|| format!("cannot read {name}"))?;
+        let compression = stream.compression();
+        let mut buffer = Buffer::new(stream);
+        let format = format(&mut buffer, interfaces);
+        let format = format.map_err(|fault| refused(&name, compression, &fault))?;
+        let Some(format) = format else {
+            bail!("{}", unknown(&name, compression, buffer.data()));
+        };
+        Ok(Self { path: path.to_owned(), size, buffer, format, head: Head::default() })
+    }
+
+    /// Moves to the next packet; false if there is none.
+    #[inline]
+    pub(super) fn advance(&mut self, interfaces: &mut Interfaces) -> Result<bool, Broken> {
+        let Self { buffer, format, head, .. } = self;
+        let found = match format {
+            Format::Pcap(pcap) => pcap.next(buffer, head),
+            Format::Pcapng(pcapng) => pcapng.next(buffer, interfaces, head),
+        };
+        found.map_err(|fault| self.broken(fault))
+    }
+
+    /// When the packet was captured that [`CaptureFile::advance`] found.
+    #[inline]
+    pub(super) fn time_ns(&self) -> u64 {
+        self.head.time_ns
+    }
+
+    /// That packet.
+    #[inline]
+    pub(super) fn packet(&self) -> Packet<'_> {
+        let Self { buffer, head, .. } = self;
+        Packet {
+            time_ns: head.time_ns,
+            data: buffer.slice(head.place, head.len),
+            wire_len: head.wire_len,
+            link: head.link,
+            link_type: head.link_type,
+            interface: head.interface,
+        }
+    }
+
+    /// How many bytes were read from the file, as it lies on the disk.
+    pub(super) fn position(&self) -> u64 {
+        self.buffer.source().position()
+    }
+
+    pub(super) fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    #[cold]
+    fn broken(&self, fault: Fault) -> Broken {
+        let compression = self.buffer.source().compression();
+        Broken::new(&self.path, compression, self.buffer.offset(), fault)
+    }
+}
+
+fn input(path: &Path) -> Result<(Input, Option<u64>)> {
+    if path.as_os_str() == "-" {
+        return Ok((Input::Stdin(io::stdin()), None));
+    }
+    let name = called(path);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => return Err(error).with_context(|| format!("cannot open {name}")),
+    };
+    let metadata = file.metadata().with_context(|| format!("cannot read {name}"))?;
+    if metadata.is_dir() {
+        bail!("{name} is a directory. Name the captures in it, as in `{}/*.pcap`", path.display());
+    }
+    Ok((Input::File(file), metadata.is_file().then_some(metadata.len())))
+}
+
+/// Reads the header of whichever format it is; `None` if it is none that is known.
+fn format(
+    buffer: &mut Buffer<Stream>,
+    interfaces: &mut Interfaces,
+) -> Result<Option<Format>, Fault> {
+    buffer.fill(4)?;
+    Ok(match buffer.data().first_chunk().copied() {
+        Some(magic) if pcap::is_pcap(magic) => Some(Format::Pcap(Pcap::open(buffer, interfaces)?)),
+        Some(magic) if pcapng::is_pcapng(magic) => Some(Format::Pcapng(Pcapng::open(buffer)?)),
+        _ => None,
+    })
+}
+
+fn refused(name: &str, compression: Compression, fault: &Fault) -> anyhow::Error {
+    anyhow::anyhow!("{name} holds no packet that can be read: {fault}{}", compression.within())
+}
+
+fn unknown(name: &str, compression: Compression, data: &[u8]) -> String {
+    let within = compression.within();
+    if data.is_empty() {
+        return format!("{name} is empty{within}: a capture has a header even without packets");
+    }
+    let advice = match data {
+        [b'B', b'Z', b'h', ..] => {
+            "It looks like bzip2: pipe it, as in `bzcat … | feature-agent replay -`"
+        }
+        [0xfd, b'7', b'z', b'X', ..] => {
+            "It looks like xz: pipe it, as in `xzcat … | feature-agent replay -`"
+        }
+        [0x04, 0x22, 0x4d, 0x18, ..] => {
+            "It looks like lz4: pipe it, as in `lz4cat … | feature-agent replay -`"
+        }
+        [b'P', b'K', ..] => "It looks like a zip archive: unpack it first",
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] => "It is compressed twice: decompress it once",
+        _ => {
+            "pcap and pcapng are read, plain or compressed by gzip or zstd; `editcap in out` of Wireshark \
+             makes pcapng of other formats"
+        }
+    };
+    let begin: Vec<String> = data.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{name} is no capture: it begins with the bytes {}{within}. {advice}", begin.join(" "))
+}

@@ -1,0 +1,190 @@
+//! Capture files, as one stream of packets in order of time.
+//!
+//! ```text
+//! Captures: merge ── CaptureFile ─┬─ pcap, pcapng   records and blocks → packets
+//!                                 ├─ Buffer         what was read and is not yet used
+//!                                 └─ Stream         plain, gzip or zstd; by content, not by name
+//! ```
+//!
+//! A packet is not copied from where it was read, or decompressed, to.
+
+mod buffer;
+mod clock;
+mod compression;
+mod error;
+mod file;
+mod interfaces;
+mod link;
+mod pcap;
+mod pcapng;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    path::PathBuf,
+};
+
+use agent_common::parse::Link;
+use anyhow::{Result, bail};
+
+pub use self::{error::Broken, link::link_type_name};
+use self::{file::CaptureFile, interfaces::Interfaces};
+
+/// A packet of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// What was captured of it.
+    pub data: &'a [u8],
+    /// Its length on the wire, in bytes: never less than what was captured.
+    pub wire_len: u32,
+    /// What it begins with; `None` if that cannot be read.
+    pub link: Option<Link>,
+    /// The number of its link type, see [`link_type_name`].
+    pub link_type: u32,
+    /// Its interface, see [`Captures::interface_name`].
+    pub interface: u32,
+}
+
+/// A packet but for its bytes, which lie in its file's buffer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Head {
+    time_ns: u64,
+    place: usize,
+    len: usize,
+    wire_len: u32,
+    link: Option<Link>,
+    link_type: u32,
+    interface: u32,
+}
+
+/// Open captures, merged.
+///
+/// Of several files the one whose next packet is the earliest goes first, and of several such the one that was
+/// named first. Within a file the order stays as it is, be the times as they may.
+#[derive(Debug)]
+pub struct Captures {
+    /// By the order they were named in; `None` once closed.
+    files: Vec<Option<CaptureFile>>,
+    interfaces: Interfaces,
+    /// Whose packet was given out last.
+    current: Option<usize>,
+    /// When the next packets of the others were captured, and whose they are: the earliest on top.
+    waiting: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Of files that broke before their first packet.
+    broken: VecDeque<Broken>,
+    /// Bytes read of files that are closed by now.
+    closed: u64,
+    total: Option<u64>,
+}
+
+impl Captures {
+    /// Opens these files, of which `-` is stdin, and reads their headers and the first packet of each.
+    ///
+    /// Interfaces without a name (all of pcap, and those of pcapng that have none) are called
+    /// `default_interface`; further nameless ones of one pcapng section with their number in it behind that.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be opened or read, or is no capture.
+    pub fn open(paths: &[PathBuf], default_interface: &str) -> Result<Self> {
+        if paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
+            bail!("stdin can be read but once: name `-` one time only");
+        }
+        let mut captures = Self {
+            files: Vec::new(),
+            interfaces: Interfaces::new(default_interface),
+            current: None,
+            waiting: BinaryHeap::new(),
+            broken: VecDeque::new(),
+            closed: 0,
+            total: Some(0),
+        };
+        for path in paths {
+            let file = CaptureFile::open(path, &mut captures.interfaces)?;
+            captures.total = captures.total.zip(file.size()).map(|(total, size)| total + size);
+            captures.add(file);
+        }
+        Ok(captures)
+    }
+
+    fn add(&mut self, mut file: CaptureFile) {
+        match file.advance(&mut self.interfaces) {
+            Ok(true) => {
+                self.waiting.push(Reverse((file.time_ns(), self.files.len())));
+                self.files.push(Some(file));
+            }
+            Ok(false) => self.closed += file.position(),
+            Err(broken) => {
+                self.closed += file.position();
+                self.broken.push_back(broken);
+            }
+        }
+    }
+
+    /// The next packet, or `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// A file is cut off or damaged, told once, in place of its next packet. The other files go on: call again.
+    pub fn next_packet(&mut self) -> Option<Result<Packet<'_>, Broken>> {
+        let place = match self.advance()? {
+            Ok(place) => place,
+            Err(broken) => return Some(Err(broken)),
+        };
+        Some(Ok(self.files.get(place)?.as_ref()?.packet()))
+    }
+
+    /// The name of the interface with this index: that in its file, or made of the default's.
+    pub fn interface_name(&self, index: u32) -> &str {
+        self.interfaces.name(index)
+    }
+
+    /// How many bytes of the files, as they lie on the disk, are read.
+    pub fn position(&self) -> u64 {
+        let open = self.files.iter().flatten().map(CaptureFile::position);
+        self.closed + open.sum::<u64>()
+    }
+
+    /// How many there are, if all are regular files.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// The place of the file whose packet is next.
+    #[inline]
+    fn advance(&mut self) -> Option<Result<usize, Broken>> {
+        if let Some(current) = self.current {
+            let file = self.files.get_mut(current)?.as_mut()?;
+            match file.advance(&mut self.interfaces) {
+                Ok(true) => {
+                    let turn = (file.time_ns(), current);
+                    if self.waiting.peek().is_none_or(|Reverse(other)| turn < *other) {
+                        return Some(Ok(current));
+                    }
+                    self.waiting.push(Reverse(turn));
+                }
+                Ok(false) => self.close(current),
+                Err(broken) => {
+                    self.close(current);
+                    return Some(Err(broken));
+                }
+            }
+        }
+        if let Some(broken) = self.broken.pop_front() {
+            return Some(Err(broken));
+        }
+        let Reverse((_, next)) = self.waiting.pop()?;
+        self.current = Some(next);
+        Some(Ok(next))
+    }
+
+    fn close(&mut self, place: usize) {
+        self.current = None;
+        let file = self.files.get_mut(place).and_then(Option::take);
+        self.closed += file.map_or(0, |file| file.position());
+    }
+}

@@ -1,0 +1,132 @@
+//! Captures in the format of libpcap (draft-ietf-opsawg-pcap).
+
+use std::io::Read;
+
+use agent_common::parse::Link;
+use pcap_parser::{
+    PcapError,
+    nom::{Err as Stopped, IResult, Needed},
+    pcap::{
+        LegacyPcapBlock, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified,
+        parse_pcap_header,
+    },
+};
+
+use super::{
+    Head,
+    buffer::Buffer,
+    error::{Fault, MAX_RECORD},
+    interfaces::Interfaces,
+    link::link,
+};
+
+const FILE_HEADER: usize = 24;
+const RECORD_HEADER: usize = 16;
+/// The upper bits say whether and how long a check sum ends each frame.
+const LINK_TYPE: u32 = 0x03ff_ffff;
+
+type ParseRecord =
+    for<'a> fn(&'a [u8]) -> IResult<&'a [u8], LegacyPcapBlock<'a>, PcapError<&'a [u8]>>;
+
+/// Reads records.
+#[derive(Debug)]
+pub(super) struct Pcap {
+    parse: ParseRecord,
+    ns_per_tick: u64,
+    link_type: u32,
+    link: Option<Link>,
+    interface: u32,
+}
+
+/// Whether a capture that begins so is one of this format.
+pub(super) fn is_pcap(magic: [u8; 4]) -> bool {
+    matches!(
+        u32::from_le_bytes(magic),
+        0xa1b2_c3d4 | 0xa1b2_3c4d | 0xa1b2_cd34 | 0xd4c3_b2a1 | 0x4d3c_b2a1
+    )
+}
+
+impl Pcap {
+    /// Reads the file's header.
+    pub(super) fn open<R: Read>(
+        buffer: &mut Buffer<R>,
+        interfaces: &mut Interfaces,
+    ) -> Result<Self, Fault> {
+        if buffer.data().len() < FILE_HEADER && !buffer.fill(FILE_HEADER)? {
+            return Err(Fault::CutOff { inside: "the file's header" });
+        }
+        let Ok((_, header)) = parse_pcap_header(buffer.data()) else {
+            return Err(Fault::nonsense("the file's header is not one of a pcap file"));
+        };
+        if header.version_major != 2 {
+            let (major, minor) = (header.version_major, header.version_minor);
+            return Err(Fault::nonsense(format!(
+                "it is of version {major}.{minor} of the pcap format; only 2.x is known"
+            )));
+        }
+        buffer.consume(header.size());
+        let parse = match (header.is_modified_format(), header.is_bigendian()) {
+            (true, _) => parse_pcap_frame_modified,
+            (false, true) => parse_pcap_frame_be,
+            (false, false) => parse_pcap_frame,
+        };
+        let link_type = header.network.0 as u32 & LINK_TYPE;
+        Ok(Self {
+            parse,
+            ns_per_tick: if header.is_nanosecond_precision() { 1 } else { 1000 },
+            link_type,
+            link: link(link_type),
+            interface: interfaces.nameless(0),
+        })
+    }
+
+    /// The next packet; false if there is none.
+    #[inline]
+    pub(super) fn next<R: Read>(
+        &self,
+        buffer: &mut Buffer<R>,
+        next: &mut Head,
+    ) -> Result<bool, Fault> {
+        loop {
+            let data = buffer.data();
+            match (self.parse)(data) {
+                Ok((rest, record)) => {
+                    let used = data.len() - rest.len();
+                    *next = Head {
+                        // 2³² s and 2³² µs are less than 2⁶³ ns.
+                        time_ns: u64::from(record.ts_sec) * 1_000_000_000
+                            + u64::from(record.ts_usec) * self.ns_per_tick,
+                        place: buffer.place() + used - record.data.len(),
+                        len: record.data.len(),
+                        wire_len: record.origlen.max(record.caplen),
+                        link: self.link,
+                        link_type: self.link_type,
+                        interface: self.interface,
+                    };
+                    buffer.consume(used);
+                    return Ok(true);
+                }
+                Err(Stopped::Incomplete(Needed::Size(more))) => {
+                    let need = data.len() + more.get();
+                    let claimed = need.saturating_sub(RECORD_HEADER);
+                    if claimed > MAX_RECORD {
+                        return Err(Fault::TooLong { what: "a packet", claimed });
+                    }
+                    if !buffer.fill(need)? {
+                        return ended(buffer);
+                    }
+                }
+                Err(_) => return Err(Fault::nonsense("a packet's header makes no sense")),
+            }
+        }
+    }
+}
+
+/// The answer where there are too few bytes for another record.
+fn ended<R: Read>(buffer: &Buffer<R>) -> Result<bool, Fault> {
+    match buffer.data().len() {
+        0 => Ok(false),
+        1..RECORD_HEADER => Err(Fault::CutOff { inside: "a packet's header" }),
+        _ => Err(Fault::CutOff { inside: "a packet" }),
+    }
+}
