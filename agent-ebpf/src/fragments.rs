@@ -1,13 +1,10 @@
 //! The ports of first fragments.
 
-use agent_common::parse::{FragmentKey, FragmentPorts, FragmentTable};
+use agent_common::parse::{FRAGMENT_DATAGRAMS, FragmentKey, FragmentPorts, FragmentTable};
 use aya_ebpf::{btf_maps::LruHashMap, macros::btf_map};
 
-/// Datagrams in flight between their first fragment and their last.
-const DATAGRAMS: usize = 8192;
-
 #[btf_map]
-static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, DATAGRAMS> = LruHashMap::new();
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, FRAGMENT_DATAGRAMS> = LruHashMap::new();
 
 /// The kernel's LRU map.
 pub(crate) struct Fragments;

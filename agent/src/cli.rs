@@ -1,13 +1,13 @@
 //! The command line.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     line::Shape,
-    settings::{AttachMode, Direction, Latency, Options, Output},
+    settings::{AttachMode, Direction, FlowOptions, Latency, Options, Output, ReplayOptions},
 };
 
 /// Computes machine-learning features of network flows inside the Linux kernel.
@@ -43,8 +43,60 @@ pub struct Cli {
 /// All but the main job.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Make the same lines from capture files: no root, no kernel program
+    ///
+    /// Reads pcap and pcapng, plain, gzip or zstd, and writes the lines that the agent would have written where
+    /// the packets passed. Time is that of the packets; several files are one stream in order of time.
+    #[command(after_help = "Examples:\n  \
+        feature-agent replay capture.pcap | your-model\n  \
+        zcat *.gz | feature-agent replay -\n  \
+        feature-agent replay day1.pcapng day2.pcap.zst --filter 'tcp port 443' --output vectors.jsonl")]
+    Replay(ReplayArgs),
     /// Print every field of a vector: name, type, unit, formula, and when it is null
     Schema(SchemaArgs),
+}
+
+/// Options of `replay`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// Captures: pcap or pcapng, also compressed by gzip or zstd; `-` is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// What interfaces are called that have no name in the capture
+    #[arg(
+        long = "iface",
+        value_name = "NAME",
+        default_value = "capture",
+        help_heading = "Traffic"
+    )]
+    pub interface: String,
+
+    /// Keep super-packets (GRO, TSO) as they were captured. Otherwise those of TCP are split into the packets
+    /// that were on the wire, where the flow's SYNs told the segment size
+    #[arg(long, help_heading = "Traffic")]
+    pub no_resegment: bool,
+
+    /// What is made of the packets.
+    #[command(flatten)]
+    pub flows: FlowOptions,
+
+    /// Shape of a line
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub shape: Shape,
+
+    /// File that lines are appended to; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "-", help_heading = "Output")]
+    pub output: String,
+}
+
+impl ReplayArgs {
+    /// The values, still to be checked.
+    pub fn options(self) -> ReplayOptions {
+        let Self { files, interface, no_resegment, flows, shape, output } = self;
+        let output = Output::from(output.as_str());
+        ReplayOptions { files, interface, resegment: !no_resegment, flows, shape, output }
+    }
 }
 
 /// Options of `schema`.
@@ -92,38 +144,9 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t, help_heading = "Traffic")]
     pub attach: AttachMode,
 
-    /// Packets in a flow's sliding window, both directions together: 2 to 64
-    #[arg(long, value_name = "PACKETS", default_value_t = 64, help_heading = "Vectors")]
-    pub window: u32,
-
-    /// A flow writes a vector every so many packets, but see --min-gap
-    #[arg(long, value_name = "PACKETS", default_value_t = 64, help_heading = "Vectors")]
-    pub stride: u32,
-
-    /// Least time between two vectors that --stride asks of a flow
-    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "100ms", help_heading = "Vectors")]
-    pub min_gap: Duration,
-
-    /// Longest time that a packet waits for a vector that contains it, plus one --poll
-    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "1s", help_heading = "Vectors")]
-    pub interval: Duration,
-
-    /// Time between two sweeps over the flow table, which let silent flows speak and end
-    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "250ms", help_heading = "Flows")]
-    pub poll: Duration,
-
-    /// A flow that is silent for this long has ended
-    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "15s", help_heading = "Flows")]
-    pub idle_timeout: Duration,
-
-    /// A flow that goes on writes a vector with reason `active` every so often
-    #[arg(long, value_name = "DURATION", value_parser = duration(), default_value = "5m", help_heading = "Flows")]
-    pub active_timeout: Duration,
-
-    /// Flows at one time, at about 1 KiB of kernel memory each, taken at start. Over 80 % full, the longest
-    /// silent flows end early; packets that find no place are counted
-    #[arg(long, value_name = "FLOWS", default_value_t = 65_536, help_heading = "Flows")]
-    pub max_flows: u32,
+    /// What is made of the packets.
+    #[command(flatten)]
+    pub flows: FlowOptions,
 
     /// Ring buffer between kernel and agent, 376 bytes a vector; rounded up to a power of two, at least
     /// 64KiB. A full ring delays vectors, it loses none
@@ -154,14 +177,7 @@ impl RunArgs {
             interfaces,
             direction,
             attach,
-            window,
-            stride,
-            min_gap,
-            interval,
-            poll,
-            idle_timeout,
-            active_timeout,
-            max_flows,
+            flows,
             ring_size,
             latency,
             shape,
@@ -172,14 +188,7 @@ impl RunArgs {
             interfaces,
             direction,
             attach,
-            window,
-            stride,
-            min_gap,
-            interval,
-            poll,
-            idle_timeout,
-            active_timeout,
-            max_flows,
+            flows,
             ring_size: ring_size.as_u64(),
             latency,
             shape,
@@ -190,15 +199,10 @@ impl RunArgs {
     }
 }
 
-/// Parses `100ms`, `1s`, `5m`, and a plain `0`.
-fn duration() -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
-    |text| {
-        humantime::parse_duration(text).map_err(|error| format!("{error} (as in 250ms, 1s or 5m)"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::{CommandFactory as _, error::ErrorKind};
 
     use super::*;
@@ -238,6 +242,9 @@ mod tests {
             "--idle-timeout=1m",
             "--active-timeout=1h",
             "--max-flows=10",
+            "--filter=udp port 53",
+            "--sample=1/4",
+            "--decap",
             "--ring-size=100KiB",
             "--latency=bulk",
             "--shape=array",
@@ -250,6 +257,8 @@ mod tests {
         assert_eq!(given.attach, AttachMode::Clsact);
         assert_eq!((given.config.window, given.config.stride), (16, 8));
         assert_eq!((given.config.min_gap_us, given.config.interval_us), (0, 2_500_000));
+        assert_eq!(given.filter, crate::filter::compile("udp port 53").expect("a filter"));
+        assert_eq!((given.config.sample, given.config.decap), (u32::MAX / 4, 1));
         assert_eq!(given.poll, Duration::from_millis(10));
         assert_eq!(given.config.idle_timeout_us, 60_000_000);
         assert_eq!(given.config.active_timeout_us, 3_600_000_000);

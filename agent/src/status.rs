@@ -58,9 +58,9 @@ impl Status {
         self != Self::Never
     }
 
-    /// Shows the line.
-    pub fn show(self, progress: &Progress) {
-        if self == Self::Never || (self == Self::UntilVectors && progress.vectors > 0) {
+    /// Shows a line, until there are vectors where they go to the same terminal.
+    pub fn show(self, progress: &dyn fmt::Display, vectors: u64) {
+        if self == Self::Never || (self == Self::UntilVectors && vectors > 0) {
             return;
         }
         SHOWN.store(true, Ordering::Relaxed);

@@ -59,7 +59,13 @@ pub fn config(rules: Rules, window: u32) -> Config {
 impl InKernel {
     /// Loads the program.
     pub fn new(config: Config, max_flows: u32, ring_bytes: u32) -> Self {
-        let options = LoadOptions { config, filter: filter::Program::ALL, max_flows, ring_bytes, kernel_log: false };
+        let options = LoadOptions {
+            config,
+            filter: filter::Program::ALL,
+            max_flows,
+            ring_bytes,
+            kernel_log: false,
+        };
         let kernel = Kernel::load(&options).unwrap_or_else(|e| panic!("{e:#}"));
         Self { kernel, writer: LineWriter::new(Shape::Flat), printed: Vec::new() }
     }

@@ -379,6 +379,36 @@ impl Flow {
         SweepAction::Keep
     }
 
+    /// The time from which on an ordinary sweep has something to do with this flow, unless a packet comes before:
+    /// when [`Flow::on_sweep`] ceases to answer [`SweepAction::Keep`].
+    pub fn next_sweep_us<T: Thresholds>(&self, thresholds: &T) -> u64 {
+        let last_us = self.summary.last_us;
+        let idle_us = thresholds.idle_timeout_us();
+        let silence_us = if self.close_reason().is_some() { LINGER_US.min(idle_us) } else { idle_us };
+        let end_us = last_us.saturating_add(silence_us);
+        let active_us = self.active_us.saturating_add(thresholds.active_timeout_us());
+        end_us.min(active_us).min(self.due_us(thresholds))
+    }
+
+    /// The time from which on [`Flow::due`] has a reason.
+    fn due_us<T: Thresholds>(&self, thresholds: &T) -> u64 {
+        if self.due != 0 {
+            return 0;
+        }
+        if self.pending == 0 {
+            return u64::MAX;
+        }
+        let waits_us = if self.pending < thresholds.stride() {
+            thresholds.interval_us()
+        } else if self.summary.seq == 0 {
+            0
+        } else {
+            thresholds.interval_us().min(thresholds.min_gap_us())
+        };
+        let due_us = self.vector_us.saturating_add(waits_us);
+        if due_us <= self.summary.last_us { 0 } else { due_us }
+    }
+
     /// By what the flow is closed: an RST, or a FIN in both directions.
     #[inline(always)]
     fn close_reason(&self) -> Option<Reason> {

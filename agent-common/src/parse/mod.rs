@@ -206,6 +206,9 @@ pub struct FragmentPorts {
 /// (`IP_FRAG_TIME`), and identification fields come around again.
 pub const FRAGMENT_LIFETIME_US: u64 = 30_000_000;
 
+/// How many datagrams' ports are remembered, the last ones seen.
+pub const FRAGMENT_DATAGRAMS: usize = 8192;
+
 /// Where the ports of first fragments are remembered: a small LRU map.
 pub trait FragmentTable {
     /// Remembers the ports of a first fragment.
@@ -222,6 +225,25 @@ pub fn parse<S: Source + ?Sized>(
     frame: &Frame,
     decap: bool,
 ) -> Result<Headers, Reject> {
+    locate(source, frame, decap).map(|(headers, _)| headers)
+}
+
+/// Where the headers lie that [`parse`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Offset of the IP header, inside of all tunnels looked through.
+    pub ip: u32,
+    /// Offset of the transport header.
+    pub l4: u32,
+}
+
+/// As [`parse`], and tells where the headers lie.
+#[inline(always)]
+pub fn locate<S: Source + ?Sized>(
+    source: &S,
+    frame: &Frame,
+    decap: bool,
+) -> Result<(Headers, Place), Reject> {
     // VERIFIER: forgotten, or each way to an IP header is walked to the end of the program.
     let mut link = link::parse(source, frame, decap)?.forgotten(source);
     if decap {
@@ -234,7 +256,7 @@ pub fn parse<S: Source + ?Sized>(
     }
     let ip = ip::parse(source, frame, &link)?;
     let l4 = transport::parse(source, frame, &ip)?;
-    Ok(Headers {
+    let headers = Headers {
         src: Endpoint { address: ip.src, port: l4.src_port },
         dst: Endpoint { address: ip.dst, port: l4.dst_port },
         ifindex: frame.ifindex,
@@ -247,7 +269,8 @@ pub fn parse<S: Source + ?Sized>(
         tcp_window: l4.tcp_window,
         fragment: ip.fragment,
         segments: Segments::new(ip.len, ip.header_len + l4.header_len, frame.gso_size),
-    })
+    };
+    Ok((headers, Place { ip: link.ip_offset, l4: ip.l4_offset }))
 }
 
 impl Headers {

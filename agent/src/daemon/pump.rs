@@ -227,7 +227,7 @@ impl<S: Source> Pump<S> {
         if self.status.wanted() {
             let packets = self.source.counters()?.seen;
             let vectors = self.output.written();
-            self.status.show(&Progress { packets, flows: self.flows, vectors });
+            self.status.show(&Progress { packets, flows: self.flows, vectors }, vectors);
         }
         Ok(())
     }

@@ -2,9 +2,12 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+mod flows;
+
 use agent_common::{config::Config, filter::Program};
 use clap::ValueEnum;
 
+pub use self::flows::{FlowOptions, FlowSettings, Sample};
 use crate::line::Shape;
 
 /// Window sizes that the kernel program's ring of slots can hold.
@@ -106,22 +109,8 @@ pub struct Options {
     pub direction: Direction,
     /// `--attach`.
     pub attach: AttachMode,
-    /// `--window`.
-    pub window: u32,
-    /// `--stride`.
-    pub stride: u32,
-    /// `--min-gap`.
-    pub min_gap: Duration,
-    /// `--interval`.
-    pub interval: Duration,
-    /// `--poll`.
-    pub poll: Duration,
-    /// `--idle-timeout`.
-    pub idle_timeout: Duration,
-    /// `--active-timeout`.
-    pub active_timeout: Duration,
-    /// `--max-flows`.
-    pub max_flows: u32,
+    /// What is made of the packets.
+    pub flows: FlowOptions,
     /// `--ring-size`, in bytes.
     pub ring_size: u64,
     /// `--latency`.
@@ -134,6 +123,52 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
     /// Whether the kernel program says why it rejects packets (`-vv`).
     pub kernel_log: bool,
+}
+
+/// Options of a replay, still to be checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayOptions {
+    /// The captures.
+    pub files: Vec<PathBuf>,
+    /// `--iface`.
+    pub interface: String,
+    /// Whether super-packets are split.
+    pub resegment: bool,
+    /// What is made of the packets.
+    pub flows: FlowOptions,
+    /// `--shape`.
+    pub shape: Shape,
+    /// `--output`.
+    pub output: Output,
+}
+
+/// Checked settings of a replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplaySettings {
+    /// The captures; `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// What interfaces are called that have no name in the capture.
+    pub interface: String,
+    /// Whether super-packets are split.
+    pub resegment: bool,
+    /// What is made of the packets.
+    pub flows: FlowSettings,
+    /// Shape of a line.
+    pub shape: Shape,
+    /// Where lines go.
+    pub output: Output,
+}
+
+impl ReplayOptions {
+    /// Checks every value.
+    pub fn check(self) -> Result<ReplaySettings, Invalid> {
+        let flows = self.flows.check()?;
+        let Self { files, interface, resegment, shape, output, .. } = self;
+        if interface.is_empty() {
+            return Err(Invalid("--iface must not be empty".into()));
+        }
+        Ok(ReplaySettings { files, interface, resegment, flows, shape, output })
+    }
 }
 
 /// Checked settings of the main job.
@@ -183,31 +218,16 @@ impl Options {
     /// Checks every value, and brings them into the kernel program's units.
     pub fn check(self) -> Result<Settings, Invalid> {
         let ring_bytes = ring_bytes(self.ring_size)?;
-        let config = Config {
-            min_gap_us: micros("--min-gap", self.min_gap, Duration::ZERO)?,
-            interval_us: micros("--interval", self.interval, Duration::from_micros(1))?,
-            idle_timeout_us: micros("--idle-timeout", self.idle_timeout, Duration::from_millis(1))?,
-            active_timeout_us: micros(
-                "--active-timeout",
-                self.active_timeout,
-                Duration::from_millis(1),
-            )?,
-            window: within("--window", self.window, *WINDOW.start(), *WINDOW.end())?,
-            stride: within("--stride", self.stride, 1, u32::MAX)?,
-            wakeup_bytes: self.latency.wakeup_bytes(ring_bytes),
-            sample: u32::MAX,
-            decap: 0,
-            rehearsal: 0,
-        };
-        micros("--poll", self.poll, Duration::from_millis(1))?;
+        let flows = self.flows.check()?;
+        let wakeup_bytes = self.latency.wakeup_bytes(ring_bytes);
         Ok(Settings {
             interfaces: once_each(self.interfaces)?,
             direction: self.direction,
             attach: self.attach,
-            config,
-            filter: Program::ALL,
-            poll: self.poll,
-            max_flows: within("--max-flows", self.max_flows, 1, MAX_FLOWS)?,
+            config: Config { wakeup_bytes, ..flows.config },
+            filter: flows.filter,
+            poll: flows.poll,
+            max_flows: flows.max_flows,
             ring_bytes,
             latency: self.latency,
             shape: self.shape,
@@ -234,32 +254,6 @@ fn once_each(names: Vec<String>) -> Result<Vec<String>, Invalid> {
     Ok(each)
 }
 
-fn within(option: &str, value: u32, least: u32, most: u32) -> Result<u32, Invalid> {
-    if (least..=most).contains(&value) {
-        return Ok(value);
-    }
-    Err(Invalid(format!("{option} must lie within {least} and {most}, not {value}")))
-}
-
-fn micros(option: &str, value: Duration, least: Duration) -> Result<u64, Invalid> {
-    let said = humantime::format_duration;
-    if value < least {
-        return Err(Invalid(format!(
-            "{option} must be at least {}, not {}",
-            said(least),
-            said(value)
-        )));
-    }
-    if value > MAX_DURATION {
-        return Err(Invalid(format!(
-            "{option} must be at most {} days, not {}",
-            MAX_DURATION.as_secs() / (24 * 3600),
-            said(value)
-        )));
-    }
-    Ok(value.as_micros() as u64)
-}
-
 /// The kernel wants a power of two that is a multiple of its page size; 64 KiB is the largest of those.
 fn ring_bytes(asked: u64) -> Result<u32, Invalid> {
     if asked == 0 || asked > u64::from(MAX_RING) {
@@ -282,14 +276,7 @@ pub(crate) mod tests {
             interfaces: vec!["eth0".into()],
             direction: Direction::Both,
             attach: AttachMode::Auto,
-            window: 64,
-            stride: 64,
-            min_gap: Duration::from_millis(100),
-            interval: Duration::from_secs(1),
-            poll: Duration::from_millis(250),
-            idle_timeout: Duration::from_secs(15),
-            active_timeout: Duration::from_mins(5),
-            max_flows: 65_536,
+            flows: flows::tests::options(),
             ring_size: 8 << 20,
             latency: Latency::Balanced,
             shape: Shape::Flat,
@@ -313,16 +300,20 @@ pub(crate) mod tests {
 
     #[test]
     fn values_out_of_range_are_named_with_their_range() {
-        assert_eq!(refusal(|o| o.window = 1), "--window must lie within 2 and 64, not 1");
-        assert_eq!(refusal(|o| o.window = 65), "--window must lie within 2 and 64, not 65");
-        assert!(refusal(|o| o.stride = 0).starts_with("--stride must lie within 1"));
-        assert!(refusal(|o| o.max_flows = 0).starts_with("--max-flows must lie within 1"));
-        assert!(refusal(|o| o.max_flows = MAX_FLOWS + 1).starts_with("--max-flows"));
-        assert_eq!(refusal(|o| o.poll = Duration::ZERO), "--poll must be at least 1ms, not 0s");
-        assert!(
-            refusal(|o| o.interval = Duration::ZERO).starts_with("--interval must be at least")
+        assert_eq!(refusal(|o| o.flows.window = 1), "--window must lie within 2 and 64, not 1");
+        assert_eq!(refusal(|o| o.flows.window = 65), "--window must lie within 2 and 64, not 65");
+        assert!(refusal(|o| o.flows.stride = 0).starts_with("--stride must lie within 1"));
+        assert!(refusal(|o| o.flows.max_flows = 0).starts_with("--max-flows must lie within 1"));
+        assert!(refusal(|o| o.flows.max_flows = MAX_FLOWS + 1).starts_with("--max-flows"));
+        assert_eq!(
+            refusal(|o| o.flows.poll = Duration::ZERO),
+            "--poll must be at least 1ms, not 0s"
         );
-        assert!(refusal(|o| o.idle_timeout = Duration::MAX).contains("at most 366 days"));
+        assert!(
+            refusal(|o| o.flows.interval = Duration::ZERO)
+                .starts_with("--interval must be at least")
+        );
+        assert!(refusal(|o| o.flows.idle_timeout = Duration::MAX).contains("at most 366 days"));
         assert!(refusal(|o| o.ring_size = 0).starts_with("--ring-size"));
         assert!(refusal(|o| o.ring_size = 1 << 31).contains("at most 1.0 GiB, not 2.0 GiB"));
         assert!(refusal(|o| o.interfaces.clear()).contains("--iface"));

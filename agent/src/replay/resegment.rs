@@ -1,0 +1,130 @@
+//! Super-packets in a capture: what their segments were.
+//!
+//! A host that captures its own traffic sees, with offload on, packets of up to 64 KB and more that were never on
+//! a wire: the network card cuts them on the way out, and glues them on the way in. A live agent is told the
+//! size of the segments (`gso_size`); a capture does not say it. For TCP it can be learnt: each side's SYN says
+//! the largest segment that it takes (MSS, RFC 9293 3.7.1), which is its own MTU less 40 or 60 bytes, so that what
+//! both can carry is the smaller of the two, less the options that each segment has (Linux:
+//! `tcp_current_mss`). A longer payload is a super-packet, and is cut by that size.
+//!
+//! Where no SYN was seen nothing tells a super-packet from a jumbo frame, but one longer than any Ethernet
+//! carries is kept as one packet and marked so.
+
+use agent_common::{
+    parse::{Fragment, Headers, Place},
+    segments::{GSO_BY_FRAGS, tcp},
+};
+
+/// Longest IP packet on any Ethernet in use: jumbo frames of 9,216 bytes.
+const LONGEST: u64 = 9216;
+
+/// What the SYNs of a flow said: the largest segment that each end takes, end `a` first; 0 for unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SegmentSizes([u16; 2]);
+
+impl SegmentSizes {
+    /// Looks at a packet of the flow: learns from a SYN, and tells the `gso_size` of a super-packet, 0 for any
+    /// other packet. `data` are the bytes of the frame, `from_b` whose it is.
+    #[inline]
+    pub(super) fn gso_size(
+        &mut self,
+        data: &[u8],
+        headers: &Headers,
+        place: Place,
+        from_b: bool,
+    ) -> u32 {
+        if headers.fragment != Fragment::Whole {
+            return 0;
+        }
+        let segments = &headers.segments;
+        if headers.is_tcp() {
+            let Some(header) = TcpHeader::at(data, place) else { return 0 };
+            if headers.tcp_flags & tcp::SYN != 0 {
+                self.learn(&header, headers.tcp_flags, from_b);
+                return 0;
+            }
+            if let Some(size) = self.size(header.options_len) {
+                return if segments.payload_bytes() > size.into() { size } else { 0 };
+            }
+        }
+        if segments.bytes() > LONGEST { GSO_BY_FRAGS } else { 0 }
+    }
+
+    /// The payload of a segment with so many bytes of options, if it is known.
+    fn size(self, options_len: u32) -> Option<u32> {
+        let [a, b] = self.0.map(u32::from);
+        let largest = if a == 0 || b == 0 { a.max(b) } else { a.min(b) };
+        largest.checked_sub(options_len).filter(|&size| size > 0)
+    }
+
+    fn learn(&mut self, header: &TcpHeader<'_>, flags: u8, from_b: bool) {
+        if flags & tcp::ACK == 0 {
+            *self = Self::default();
+        }
+        if let Some(mss) = header.mss() {
+            self.0[usize::from(from_b)] = mss;
+        }
+    }
+}
+
+struct TcpHeader<'a> {
+    /// Length of the options in bytes, as the header says it.
+    options_len: u32,
+    /// As many of them as were captured.
+    options: &'a [u8],
+}
+
+impl<'a> TcpHeader<'a> {
+    /// The header that the parser found there, and found good.
+    #[inline]
+    fn at(data: &'a [u8], place: Place) -> Option<Self> {
+        let header = data.get(place.l4 as usize..)?;
+        let options_len = (u32::from(*header.get(12)? >> 4) * 4).checked_sub(20)?;
+        let options = header.get(20..)?;
+        Some(Self { options_len, options: options.get(..options_len as usize).unwrap_or(options) })
+    }
+
+    /// The option "maximum segment size" (RFC 9293 3.2), if there is one.
+    fn mss(&self) -> Option<u16> {
+        let mut left = self.options;
+        loop {
+            left = match left {
+                // No operation.
+                [1, rest @ ..] => rest,
+                [2, 4, high, low, ..] => {
+                    return Some(u16::from_be_bytes([*high, *low])).filter(|&mss| mss > 0);
+                }
+                // The list's end, or one that is cut off.
+                [0, ..] | [] | [_] | [_, 0 | 1, ..] => return None,
+                [_, len, ..] => left.get(usize::from(*len)..)?,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mss(options: &[u8]) -> Option<u16> {
+        TcpHeader { options_len: options.len() as u32, options }.mss()
+    }
+
+    #[test]
+    fn the_option_is_found_among_others() {
+        assert_eq!(mss(&[2, 4, 5, 180]), Some(1460));
+        assert_eq!(mss(&[1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 2, 4, 5, 180]), Some(1460));
+        assert_eq!(mss(&[3, 3, 7, 0, 2, 4, 5, 180]), None);
+        for cut in [&[2, 4, 5][..], &[2], &[8, 10, 0], &[8, 0], &[9, 1], &[2, 4, 0, 0], &[]] {
+            assert_eq!(mss(cut), None, "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn both_ends_count_and_options_are_taken_off() {
+        assert_eq!(SegmentSizes([1460, 1400]).size(12), Some(1388));
+        assert_eq!(SegmentSizes([0, 1400]).size(0), Some(1400));
+        assert_eq!(SegmentSizes([0, 0]).size(0), None);
+        assert_eq!(SegmentSizes([8, 9]).size(12), None);
+    }
+}
