@@ -24,7 +24,8 @@
 //!   true if one of the two outermost tags has that id; a priority tag (id 0) is none.
 //! - **Fragments.** A later fragment has the ports of its datagram. If its first fragment was not seen, its
 //!   port is 0, as in its flow.
-//! - **IPv6 extension headers.** `tcp`, `port` and `proto` mean what lies behind them.
+//! - **IPv6 extension headers.** `tcp`, `port` and `proto` mean what lies behind them. So `ah` finds
+//!   IPv4's authentication headers alone.
 //! - **Packets that belong to no flow** (ARP, malformed headers) do not reach the filter.
 //!
 //! As with libpcap: `port` demands TCP, UDP or SCTP, so that ICMP's type and code are no ports; `icmp`,
