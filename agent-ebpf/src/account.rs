@@ -41,6 +41,8 @@ pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters
     if !selects(&Filter, config::sample(), &passage.headers, passage.key()) {
         return Fate::Filtered;
     }
+    // VERIFIER: read from memory from here on, see `observe`; which end it came from, too, is a path of its own.
+    let passage = core::hint::black_box(passage);
     for _ in 0..ATTEMPTS {
         let Some(entry) = table::find_or_insert(passage) else {
             return Fate::TableFull;

@@ -384,7 +384,8 @@ impl Flow {
     pub fn next_sweep_us<T: Thresholds>(&self, thresholds: &T) -> u64 {
         let last_us = self.summary.last_us;
         let idle_us = thresholds.idle_timeout_us();
-        let silence_us = if self.close_reason().is_some() { LINGER_US.min(idle_us) } else { idle_us };
+        let silence_us =
+            if self.close_reason().is_some() { LINGER_US.min(idle_us) } else { idle_us };
         let end_us = last_us.saturating_add(silence_us);
         let active_us = self.active_us.saturating_add(thresholds.active_timeout_us());
         end_us.min(active_us).min(self.due_us(thresholds))
