@@ -51,6 +51,12 @@ impl Broken {
         Self(Box::new(Place { name: called(path), compression, offset, fault }))
     }
 
+    /// A file that could be opened once, and not a second time.
+    pub(super) fn gone(path: &Path, error: &anyhow::Error) -> Self {
+        let fault = Fault::nonsense(format!("it has changed since it was opened first: {error:#}"));
+        Self::new(path, Compression::None, 0, fault)
+    }
+
     /// The file, as it is called in messages.
     pub fn name(&self) -> &str {
         &self.0.name

@@ -82,11 +82,17 @@ impl CaptureFile {
         }
     }
 
+    /// What was opened.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many bytes were read from the file, as it lies on the disk.
     pub(super) fn position(&self) -> u64 {
         self.buffer.source().position()
     }
 
+    /// Of the file as it lies on the disk, in bytes; `None` if it is no regular file.
     pub(super) fn size(&self) -> Option<u64> {
         self.size
     }
@@ -103,10 +109,7 @@ fn input(path: &Path) -> Result<(Input, Option<u64>)> {
         return Ok((Input::Stdin(io::stdin()), None));
     }
     let name = called(path);
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) => return Err(error).with_context(|| format!("cannot open {name}")),
-    };
+    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
     let metadata = file.metadata().with_context(|| format!("cannot read {name}"))?;
     if metadata.is_dir() {
         bail!("{name} is a directory. Name the captures in it, as in `{}/*.pcap`", path.display());

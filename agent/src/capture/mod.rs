@@ -23,6 +23,7 @@ mod tests;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
+    mem,
     path::PathBuf,
 };
 
@@ -67,8 +68,8 @@ struct Head {
 /// named first. Within a file the order stays as it is, be the times as they may.
 #[derive(Debug)]
 pub struct Captures {
-    /// By the order they were named in; `None` once closed.
-    files: Vec<Option<CaptureFile>>,
+    /// By the order they were named in.
+    files: Vec<Slot>,
     interfaces: Interfaces,
     /// Whose packet was given out last.
     current: Option<usize>,
@@ -79,6 +80,19 @@ pub struct Captures {
     /// Bytes read of files that are closed by now.
     closed: u64,
     total: Option<u64>,
+}
+
+/// Of more files than this, those whose turn has not come are closed again: a long capture in many files must
+/// neither use up memory for buffers nor the files that a process may have open.
+const MANY_FILES: usize = 64;
+
+/// A file's place.
+#[derive(Debug)]
+enum Slot {
+    Open(Box<CaptureFile>),
+    /// Opened and found good, to be opened again for its first packet.
+    Waiting(PathBuf),
+    Done,
 }
 
 impl Captures {
@@ -106,16 +120,21 @@ impl Captures {
         for path in paths {
             let file = CaptureFile::open(path, &mut captures.interfaces)?;
             captures.total = captures.total.zip(file.size()).map(|(total, size)| total + size);
-            captures.add(file);
+            captures.add(file, paths.len() > MANY_FILES);
         }
         Ok(captures)
     }
 
-    fn add(&mut self, mut file: CaptureFile) {
+    fn add(&mut self, mut file: CaptureFile, many: bool) {
         match file.advance(&mut self.interfaces) {
             Ok(true) => {
                 self.waiting.push(Reverse((file.time_ns(), self.files.len())));
-                self.files.push(Some(file));
+                let closed = many && file.size().is_some();
+                self.files.push(if closed {
+                    Slot::Waiting(file.path().to_owned())
+                } else {
+                    Slot::Open(Box::new(file))
+                });
             }
             Ok(false) => self.closed += file.position(),
             Err(broken) => {
@@ -135,7 +154,8 @@ impl Captures {
             Ok(place) => place,
             Err(broken) => return Some(Err(broken)),
         };
-        Some(Ok(self.files.get(place)?.as_ref()?.packet()))
+        let Slot::Open(file) = self.files.get(place)? else { return None };
+        Some(Ok(file.packet()))
     }
 
     /// The name of the interface with this index: that in its file, or made of the default's.
@@ -145,7 +165,10 @@ impl Captures {
 
     /// How many bytes of the files, as they lie on the disk, are read.
     pub fn position(&self) -> u64 {
-        let open = self.files.iter().flatten().map(CaptureFile::position);
+        let open = self.files.iter().map(|slot| match slot {
+            Slot::Open(file) => file.position(),
+            Slot::Waiting(_) | Slot::Done => 0,
+        });
         self.closed + open.sum::<u64>()
     }
 
@@ -158,7 +181,7 @@ impl Captures {
     #[inline]
     fn advance(&mut self) -> Option<Result<usize, Broken>> {
         if let Some(current) = self.current {
-            let file = self.files.get_mut(current)?.as_mut()?;
+            let Slot::Open(file) = self.files.get_mut(current)? else { return None };
             match file.advance(&mut self.interfaces) {
                 Ok(true) => {
                     let turn = (file.time_ns(), current);
@@ -178,13 +201,32 @@ impl Captures {
             return Some(Err(broken));
         }
         let Reverse((_, next)) = self.waiting.pop()?;
+        if let Err(broken) = self.open_again(next) {
+            return Some(Err(broken));
+        }
         self.current = Some(next);
         Some(Ok(next))
     }
 
+    /// Opens a file that was closed until its turn.
+    fn open_again(&mut self, place: usize) -> Result<(), Broken> {
+        let Some(slot @ Slot::Waiting(_)) = self.files.get_mut(place) else { return Ok(()) };
+        let Slot::Waiting(path) = mem::replace(slot, Slot::Done) else { return Ok(()) };
+        let file = CaptureFile::open(&path, &mut self.interfaces);
+        let mut file = file.map_err(|error| Broken::gone(&path, &error))?;
+        if !file.advance(&mut self.interfaces)? {
+            return Err(Broken::gone(&path, &anyhow::anyhow!("it has no packets any more")));
+        }
+        *slot = Slot::Open(Box::new(file));
+        Ok(())
+    }
+
     fn close(&mut self, place: usize) {
         self.current = None;
-        let file = self.files.get_mut(place).and_then(Option::take);
-        self.closed += file.map_or(0, |file| file.position());
+        if let Some(Slot::Open(file)) =
+            self.files.get_mut(place).map(|slot| mem::replace(slot, Slot::Done))
+        {
+            self.closed += file.position();
+        }
     }
 }

@@ -4,12 +4,8 @@ use std::io::Read;
 
 use agent_common::parse::Link;
 use pcap_parser::{
-    PcapError,
-    nom::{Err as Stopped, IResult, Needed},
-    pcap::{
-        LegacyPcapBlock, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified,
-        parse_pcap_header,
-    },
+    nom::{Err as Stopped, Needed},
+    pcap::{parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified, parse_pcap_header},
 };
 
 use super::{
@@ -25,13 +21,19 @@ const RECORD_HEADER: usize = 16;
 /// The upper bits say whether and how long a check sum ends each frame.
 const LINK_TYPE: u32 = 0x03ff_ffff;
 
-type ParseRecord =
-    for<'a> fn(&'a [u8]) -> IResult<&'a [u8], LegacyPcapBlock<'a>, PcapError<&'a [u8]>>;
+/// How records are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    Little,
+    Big,
+    /// Little, and 8 more bytes in each header: of patched systems.
+    Modified,
+}
 
 /// Reads records.
 #[derive(Debug)]
 pub(super) struct Pcap {
-    parse: ParseRecord,
+    layout: Layout,
     ns_per_tick: u64,
     link_type: u32,
     link: Option<Link>,
@@ -65,14 +67,14 @@ impl Pcap {
             )));
         }
         buffer.consume(header.size());
-        let parse = match (header.is_modified_format(), header.is_bigendian()) {
-            (true, _) => parse_pcap_frame_modified,
-            (false, true) => parse_pcap_frame_be,
-            (false, false) => parse_pcap_frame,
+        let layout = match (header.is_modified_format(), header.is_bigendian()) {
+            (true, _) => Layout::Modified,
+            (false, true) => Layout::Big,
+            (false, false) => Layout::Little,
         };
         let link_type = header.network.0 as u32 & LINK_TYPE;
         Ok(Self {
-            parse,
+            layout,
             ns_per_tick: if header.is_nanosecond_precision() { 1 } else { 1000 },
             link_type,
             link: link(link_type),
@@ -89,7 +91,12 @@ impl Pcap {
     ) -> Result<bool, Fault> {
         loop {
             let data = buffer.data();
-            match (self.parse)(data) {
+            let parsed = match self.layout {
+                Layout::Little => parse_pcap_frame(data),
+                Layout::Big => parse_pcap_frame_be(data),
+                Layout::Modified => parse_pcap_frame_modified(data),
+            };
+            match parsed {
                 Ok((rest, record)) => {
                     let used = data.len() - rest.len();
                     *next = Head {

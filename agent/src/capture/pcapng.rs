@@ -86,9 +86,10 @@ impl Pcapng {
                 self.section(buffer)?;
                 continue;
             }
-            let parsed = match self.big_endian {
-                true => parse_unknownblock_be(data),
-                false => parse_unknownblock_le(data),
+            let parsed = if self.big_endian {
+                parse_unknownblock_be(data)
+            } else {
+                parse_unknownblock_le(data)
             };
             match parsed {
                 Ok((rest, block)) => {
@@ -164,7 +165,7 @@ impl Pcapng {
         let kind = if self.big_endian { block.block_type.swap_bytes() } else { block.block_type };
         let body = block.data;
         match kind {
-            ENHANCED_PACKET => self.packet(body, |this, fields| this.u32(fields), next)?,
+            ENHANCED_PACKET => self.packet(body, Self::u32, next)?,
             PACKET => self.packet(body, |this, [a, b, ..]| this.u16([a, b]), next)?,
             SIMPLE_PACKET => self.simple_packet(body, next)?,
             INTERFACE_DESCRIPTION => {
@@ -177,9 +178,10 @@ impl Pcapng {
     }
 
     fn describe(&mut self, block: &[u8], interfaces: &mut Interfaces) -> Result<(), Fault> {
-        let parsed = match self.big_endian {
-            true => parse_interfacedescriptionblock_be(block),
-            false => parse_interfacedescriptionblock_le(block),
+        let parsed = if self.big_endian {
+            parse_interfacedescriptionblock_be(block)
+        } else {
+            parse_interfacedescriptionblock_le(block)
         };
         let Ok((_, described)) = parsed else {
             return Err(Fault::nonsense("an interface's description makes no sense"));
@@ -192,9 +194,8 @@ impl Pcapng {
         };
         // The library takes the offset as little-endian in any section.
         let offset = option(&described, OptionCode::IfTsoffset).and_then(<[u8]>::first_chunk);
-        let offset = offset.map_or(0, |bytes| match self.big_endian {
-            true => i64::from_be_bytes(*bytes),
-            false => i64::from_le_bytes(*bytes),
+        let offset = offset.map_or(0, |bytes| {
+            if self.big_endian { i64::from_be_bytes(*bytes) } else { i64::from_le_bytes(*bytes) }
         });
         let link_type = described.linktype.0 as u32;
         self.interfaces.push(Interface {

@@ -12,36 +12,47 @@ use super::{
     *,
 };
 
-/// A capture in pieces: the header, without which it is none; then each with its count of packets.
-fn pieces(order: Order) -> [(Vec<u8>, Vec<(Vec<u8>, usize)>); 2] {
+/// A capture in pieces.
+struct Sample {
+    /// Without which it is none.
+    header: Vec<u8>,
+    /// Each with its count of packets.
+    pieces: Vec<(Vec<u8>, usize)>,
+}
+
+impl Sample {
+    fn whole(&self) -> Vec<u8> {
+        let pieces = self.pieces.iter().flat_map(|(bytes, _)| bytes);
+        self.header.iter().chain(pieces).copied().collect()
+    }
+}
+
+/// A pcap file and a pcapng file.
+fn samples(order: Order) -> [Sample; 2] {
     let record = |data: &[u8]| pcap_record(order, (1, 2), data, 60);
     let ethernet = Description { link_type: 1, ..Description::default() };
+    let pcap = vec![(record(b"one"), 1), (record(b""), 1), (record(b"three"), 1)];
+    let pcapng = vec![
+        (ethernet.block(order), 0),
+        (enhanced(order, 0, 1_000_002, b"one", 60), 1),
+        (block(order, 99, b"who knows"), 0),
+        (section(order), 0),
+        (ethernet.block(order), 0),
+        (simple(order, b"tw", 2), 1),
+        (obsolete(order, 0, 3, b"three", 5), 1),
+    ];
     [
-        (
-            pcap_header(order, MICROSECONDS, 1),
-            vec![(record(b"one"), 1), (record(b""), 1), (record(b"three"), 1)],
-        ),
-        (
-            section(order),
-            vec![
-                (ethernet.block(order), 0),
-                (enhanced(order, 0, 1_000_002, b"one", 60), 1),
-                (block(order, 99, b"who knows"), 0),
-                (section(order), 0),
-                (ethernet.block(order), 0),
-                (simple(order, b"tw", 2), 1),
-                (obsolete(order, 0, 3, b"three", 5), 1),
-            ],
-        ),
+        Sample { header: pcap_header(order, MICROSECONDS, 1), pieces: pcap },
+        Sample { header: section(order), pieces: pcapng },
     ]
 }
 
 #[test]
 fn a_cut_at_every_byte() {
-    for (header, pieces) in ORDERS.into_iter().flat_map(pieces) {
-        let mut whole = header.clone();
-        pieces.iter().for_each(|(bytes, _)| whole.extend(bytes));
+    for sample in ORDERS.into_iter().flat_map(samples) {
+        let whole = sample.whole();
         let packets = read(&whole);
+        let Sample { header, pieces } = sample;
         for cut in 0..header.len() {
             let error = read_all(&[&whole[..cut]]).expect_err("no header").to_string();
             let expected = match cut {
@@ -196,8 +207,8 @@ proptest! {
         pcapng: bool,
         bytes in prop::collection::vec(prop_oneof![Just(0), any::<u8>()], 1..300),
     ) {
-        let (mut content, pieces) = pieces(if big { Order::Big } else { Order::Little })[usize::from(pcapng)].clone();
-        pieces.iter().for_each(|(piece, _)| content.extend(piece));
+        let order = if big { Order::Big } else { Order::Little };
+        let mut content = samples(order)[usize::from(pcapng)].whole();
         let packets = read(&content);
         content.extend(bytes);
         let outcome = read_all(&[&content]).expect("a header");
@@ -212,8 +223,8 @@ proptest! {
         pcapng: bool,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
-        let (mut content, pieces) = pieces(if big { Order::Big } else { Order::Little })[usize::from(pcapng)].clone();
-        pieces.iter().for_each(|(piece, _)| content.extend(piece));
+        let order = if big { Order::Big } else { Order::Little };
+        let mut content = samples(order)[usize::from(pcapng)].whole();
         for (place, byte) in changes {
             let place = place.index(content.len());
             content[place] = byte;

@@ -67,7 +67,7 @@ fn members_and_frames_follow_each_other() {
         zstd(&content),
         zstd_raw(&content),
         [zstd(one), zstd(two)].concat(),
-        [skippable(b""), zstd(one), skippable(&[7; 70_000]), zstd_raw(two), skippable(b"x")]
+        [skippable(b""), zstd(one), skippable(&vec![7; 70_000]), zstd_raw(two), skippable(b"x")]
             .concat(),
     ] {
         assert_eq!(read(&compressed), packets);

@@ -65,6 +65,37 @@ fn a_broken_file_does_not_stop_the_others() {
 }
 
 #[test]
+fn of_many_files_few_are_open() {
+    let times: Vec<Vec<u32>> =
+        (0..MANY_FILES as u32 + 9).map(|file| vec![file, file + 3]).collect();
+    let files =
+        times.iter().enumerate().map(|(number, times)| Memory::new(&file(number as u8, times)));
+    let files: Vec<Memory> = files.collect();
+    let mut paths: Vec<PathBuf> = files.iter().map(Memory::path).collect();
+    let mut captures = Captures::open(&paths, NAMELESS).expect("captures");
+    let mut packets = Vec::new();
+    while let Some(next) = captures.next_packet() {
+        let Packet { time_ns, data, .. } = next.expect("readable");
+        packets.push(packet(time_ns, data));
+        let open = captures.files.iter().filter(|slot| matches!(slot, Slot::Open(_))).count();
+        assert!(open <= 5, "{open} files are open");
+    }
+    assert_eq!(packets, expected(&times));
+    assert_eq!(Some(captures.position()), captures.total());
+
+    let mut captures = Captures::open(&paths, NAMELESS).expect("captures");
+    files[7].truncate(10);
+    let outcome = drain(&mut captures);
+    assert_eq!(outcome.packets.len(), 2 * times.len() - 2);
+    let [(_, error)] = &outcome.errors[..] else { panic!("{:?}", outcome.errors) };
+    assert!(error.contains("it has changed since it was opened first: "), "{error}");
+    paths.truncate(MANY_FILES);
+    paths.remove(7);
+    let captures = Captures::open(&paths, NAMELESS).expect("captures");
+    assert!(captures.files.iter().all(|slot| matches!(slot, Slot::Open(_))), "not so many");
+}
+
+#[test]
 fn interfaces_of_one_name_are_one() {
     let order = Order::Big;
     let of = |name| {

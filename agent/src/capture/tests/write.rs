@@ -20,6 +20,10 @@ impl Memory {
         Self(file)
     }
 
+    pub(super) fn truncate(&self, len: u64) {
+        self.0.set_len(len).expect("a shorter file");
+    }
+
     /// By which it can be opened while it lives.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
