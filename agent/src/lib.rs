@@ -22,6 +22,7 @@ mod netlink;
 pub mod privilege;
 pub mod readable;
 pub mod report;
+pub mod replay;
 pub mod schema;
 pub mod settings;
 pub mod sink;

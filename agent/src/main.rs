@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use feature_agent::{
     cli::{Cli, Command, SchemaArgs},
-    daemon, logging, schema, status,
+    daemon, logging, replay, schema, status,
 };
 
 fn main() -> ExitCode {
@@ -17,6 +17,10 @@ fn main() -> ExitCode {
     logging::init(verbosity);
     let result = match command {
         Some(Command::Schema(arguments)) => print_schema(&arguments),
+        Some(Command::Replay(arguments)) => match arguments.options().check() {
+            Ok(settings) => replay::run(&settings, verbosity.quiet),
+            Err(invalid) => Cli::command().error(ErrorKind::ValueValidation, invalid).exit(),
+        },
         None => match run.options(verbosity).check() {
             Ok(settings) => daemon::run(&settings, verbosity.quiet),
             Err(invalid) => Cli::command().error(ErrorKind::ValueValidation, invalid).exit(),

@@ -119,10 +119,10 @@ impl FlowTable {
     }
 
     /// The places of flows that wake at this time or before, of all if it is `u64::MAX`.
-    pub(super) fn awake(&self, now_us: u64) -> impl Iterator<Item = usize> + use<> {
+    pub(super) fn awake(&self, now_us: u64) -> Vec<usize> {
         let places = self.wake_us.iter().enumerate();
         let awake = places.filter(|&(_, &wake_us)| wake_us != NOBODY && wake_us <= now_us);
-        awake.map(|(place, _)| place).collect::<Vec<_>>().into_iter()
+        awake.map(|(place, _)| place).collect()
     }
 
     /// Looks when the next one wakes, after all that were awake have been dealt with.

@@ -1,0 +1,1 @@
+//! The replay over packets of our own.
