@@ -168,6 +168,11 @@ pub struct RunArgs {
     /// Serve Prometheus metrics at /metrics, and whether all is well at /healthz, as in 127.0.0.1:9469
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Service")]
     pub metrics: Option<SocketAddr>,
+
+    /// Once everything is open and attached, go on as this user, with no capability but those that attaching
+    /// again takes (by TCX: none). Files opened anew later must be this user's to write
+    #[arg(long, value_name = "NAME", help_heading = "Service")]
+    pub user: Option<String>,
 }
 
 impl RunArgs {
@@ -183,6 +188,7 @@ impl RunArgs {
             shape,
             output,
             metrics,
+            user,
         } = self;
         Options {
             interfaces,
@@ -194,6 +200,7 @@ impl RunArgs {
             shape,
             output: Output::from(output.as_str()),
             metrics,
+            user,
             kernel_log: verbosity.verbose >= 2,
         }
     }
@@ -250,6 +257,7 @@ mod tests {
             "--shape=array",
             "--output=x.jsonl",
             "--metrics=[::1]:9469",
+            "--user=nobody",
             "-vv",
         ]);
         assert_eq!(given.interfaces, ["a", "b"]);
@@ -266,6 +274,7 @@ mod tests {
         assert_eq!((given.latency, given.shape), (Latency::Bulk, Shape::Array));
         assert_eq!(given.output, Output::File("x.jsonl".into()));
         assert_eq!(given.metrics, Some(([0, 0, 0, 0, 0, 0, 0, 1], 9469).into()));
+        assert_eq!(given.user.as_deref(), Some("nobody"));
         assert!(given.kernel_log);
     }
 

@@ -17,6 +17,7 @@ pub mod filter;
 pub mod interface;
 pub mod line;
 pub mod logging;
+pub mod manager;
 pub mod metrics;
 mod netlink;
 pub mod privilege;

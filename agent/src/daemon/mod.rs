@@ -34,7 +34,8 @@ use self::{
 };
 use crate::bpf;
 use crate::{
-    privilege,
+    manager::Manager,
+    privilege::{self, Account},
     readable::Readable,
     report::Report,
     settings::{Output as Destination, Settings},
@@ -57,6 +58,7 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
     runtime.block_on(async {
         let (watch, interfaces) = Watch::start(&settings.interfaces)?;
         privilege::check()?;
+        let account = settings.user.as_deref().map(Account::find).transpose()?;
         // Early, since a busy port is soon told.
         let observer = Observer::start(settings.metrics)?;
         // A named pipe waits for its reader here: the signals still have their ordinary effect.
@@ -78,6 +80,7 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
             watch,
             signals,
             observer,
+            manager: Manager::new(settings.poll),
             settings,
             quiet,
         };
@@ -86,7 +89,9 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
         }
         daemon.pump.source.prove_running()?;
         daemon.observer.programs = Some(daemon.pump.source.run_stats());
+        privilege::reduce(account.as_ref(), daemon.attached.has_filters())?;
         info!("ready: watching {}, vectors to {}", settings.interfaces.join(", "), settings.output);
+        daemon.manager.ready(&format!("watching {}", settings.interfaces.join(", ")));
         daemon.run().await
     })
 }
@@ -109,6 +114,7 @@ struct Daemon<'a> {
     watch: Watch,
     signals: Signals,
     observer: Observer,
+    manager: Manager,
     settings: &'a Settings,
     quiet: bool,
 }
@@ -117,6 +123,7 @@ impl Daemon<'_> {
     async fn run(mut self) -> Result<()> {
         let outcome = self.serve().await;
         status::clear();
+        self.manager.stopping();
         self.attached.detach_all();
         match outcome {
             Ok(stop) => self.stop(stop).await,
@@ -164,10 +171,14 @@ impl Daemon<'_> {
 
     /// One poll, which is also when the agent tells others how it is.
     fn sweep(&mut self) -> Result<()> {
-        let Self { pump, observer, attached, settings, .. } = self;
+        let Self { pump, observer, manager, attached, settings, .. } = self;
         let begin = Instant::now();
         pump.sweep()?;
-        observer.swept(begin, pump, attached, settings)
+        observer.swept(begin, pump, attached, settings)?;
+        if manager.is_due() {
+            manager.alive(&pump.progress()?.to_string());
+        }
+        Ok(())
     }
 
     fn link_event(&mut self, event: LinkEvent) -> Result<()> {

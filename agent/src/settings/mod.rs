@@ -121,6 +121,8 @@ pub struct Options {
     pub output: Output,
     /// `--metrics`.
     pub metrics: Option<SocketAddr>,
+    /// `--user`.
+    pub user: Option<String>,
     /// Whether the kernel program says why it rejects packets (`-vv`).
     pub kernel_log: bool,
 }
@@ -198,6 +200,8 @@ pub struct Settings {
     pub output: Output,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// As whom the agent goes on once it runs.
+    pub user: Option<String>,
     /// Whether the kernel program says why it rejects packets.
     pub kernel_log: bool,
 }
@@ -233,6 +237,7 @@ impl Options {
             shape: self.shape,
             output: self.output,
             metrics: self.metrics,
+            user: self.user,
             kernel_log: self.kernel_log,
         })
     }
@@ -282,6 +287,7 @@ pub(crate) mod tests {
             shape: Shape::Flat,
             output: Output::Stdout,
             metrics: None,
+            user: None,
             kernel_log: false,
         }
     }
