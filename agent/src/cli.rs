@@ -21,7 +21,6 @@ use crate::{
     name = "feature-agent",
     version,
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
     after_help = "Examples:\n  \
         sudo feature-agent --iface eth0 | your-model\n  \
         sudo feature-agent --iface eth0 --iface wg0 --output vectors.jsonl\n  \
@@ -54,6 +53,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Print every field of a vector: name, type, unit, formula, and when it is null
     Schema(SchemaArgs),
+    /// Print the options in force, as a configuration file, and where each comes from
+    Config(Box<RunArgs>),
 }
 
 /// Options of `replay`.
@@ -132,7 +133,7 @@ pub struct Verbosity {
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Interface to watch; repeat it for several. One that disappears is watched again when it is back
-    #[arg(long = "iface", value_name = "NAME", required = true, help_heading = "Traffic")]
+    #[arg(long = "iface", value_name = "NAME", help_heading = "Traffic")]
     pub interfaces: Vec<String>,
 
     /// Which packets are seen. With one side only, flows have no packets in the other direction. A loopback
@@ -173,6 +174,10 @@ pub struct RunArgs {
     /// again takes (by TCX: none). Files opened anew later must be this user's to write
     #[arg(long, value_name = "NAME", help_heading = "Service")]
     pub user: Option<String>,
+
+    /// Read options from this file, a flag wins over it [default: /etc/feature-agent/config.toml, if it is there]
+    #[arg(long, value_name = "FILE", help_heading = "Service")]
+    pub config: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -189,6 +194,7 @@ impl RunArgs {
             output,
             metrics,
             user,
+            config: _,
         } = self;
         Options {
             interfaces,
@@ -280,9 +286,9 @@ mod tests {
 
     #[test]
     fn the_main_job_needs_an_interface_and_others_do_not() {
-        let error = parse(&[]).expect_err("no interface");
-        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
-        assert_eq!(error.exit_code(), 2);
+        let Cli { run, verbosity, .. } = parse(&[]).expect("a file may name it");
+        let error = run.options(verbosity).check().expect_err("no interface").to_string();
+        assert!(error.starts_with("no interface is given"), "{error}");
         let cli = parse(&["schema", "--format", "json"]).expect("schema");
         let Some(Command::Schema(arguments)) = cli.command else { panic!("not the schema") };
         assert_eq!(arguments.format, SchemaFormat::Json);

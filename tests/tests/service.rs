@@ -12,8 +12,10 @@ use feature_agent_tests::{
     agent::{Agent, Builder},
     attached::{tc_filters, tcx_programs},
     capture::{Capture, Sides},
+    craft::{self, IPV4, V4},
     generate::{CABLE_MTU, mixed_frames},
     inject::{self, Pace, wait_until},
+    lines::lives,
     mount::Tmpfs,
     netns::{FAR_IF, NEAR_IF, Pair},
     oracle::Oracle,
@@ -21,6 +23,7 @@ use feature_agent_tests::{
     scrape::{get, samples},
     sys::is_root_or_say,
 };
+use nix::sys::signal::Signal;
 
 const METRICS: &str = "127.0.0.1:9469";
 const OPEN: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
@@ -324,4 +327,71 @@ fn an_unknown_user_is_told_before_anything_is_done() {
     let outcome = Builder::new(&pair.near, &args).spawn().wait();
     assert_eq!(outcome.status.code(), Some(1));
     assert!(outcome.stderr.contains("there is no user `nobody-at-all`"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_reload_changes_what_can_change_and_loses_no_flow() {
+    if !is_root_or_say("a_reload_changes_what_can_change_and_loses_no_flow") {
+        return;
+    }
+    let pair = Pair::bare(CABLE_MTU);
+    pair.near
+        .ip("link add extra0 type veth peer name extra1\nlink set extra0 up\nlink set extra1 up\n");
+    let folder = Tmpfs::new(64 << 10);
+    let file = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (config, notify) = (file("config.toml"), file("notify"));
+    let write = |text: &str| fs::write(&config, text).expect("written");
+    let mut manager = Manager::new(&notify);
+    write(&format!("iface = \"{NEAR_IF}\"\nwindow = 16\nstride = 4\nmin-gap = \"0ms\"\n"));
+    let agent = Builder::new(&pair.near, &["--config", &config, "--stride", "2"])
+        .env("NOTIFY_SOCKET", &notify)
+        .start();
+    let datagram = craft::udp(5, 6, b"hello");
+    let packet = V4::new([10, 1, 1, 1].into(), [10, 1, 1, 2].into(), 17).packet(&datagram);
+    let frames = vec![craft::ethernet(&[], IPV4, &packet); 4];
+    inject::send(&pair.far, FAR_IF, &frames, Pace::FullSpeed);
+
+    write(&format!(
+        "iface = [\"{NEAR_IF}\", \"extra0\"]\nwindow = 32\nstride = 4\nmin-gap = \"0ms\"\n\
+         poll = \"50ms\"\nverbose = 1\nmetrics = \"{METRICS}\"\n"
+    ));
+    agent.signal(Signal::SIGHUP);
+    assert!(manager.hears("RELOADING=1\nMONOTONIC_USEC="), "{:?}", manager.told);
+    assert!(manager.hears("READY=1\nSTATUS=watching veth-near, extra0"), "{:?}", manager.told);
+    let healthy = || get(&pair.near, address(), "/healthz", "*/*").is_ok_and(|a| a.status == 200);
+    assert!(wait_until(Duration::from_secs(5), healthy), "{}", agent.stderr());
+    assert!(wait_until(Duration::from_secs(5), || tcx_programs(&pair.near, "extra0") == 2));
+    let said = agent.stderr();
+    assert!(said.contains("--window cannot change while the agent runs"), "{said}");
+    assert!(!said.contains("--stride"), "the flag wins, before and after:\n{said}");
+    assert!(said.contains("poll is now 50ms") && said.contains("extra0 is watched now"), "{said}");
+
+    // What is wrong changes nothing.
+    write("iface = \"extra0\"\nwindw = 4\n");
+    agent.signal(Signal::SIGHUP);
+    assert!(manager.hears("READY=1"), "{:?}", manager.told);
+    let said = agent.stderr();
+    assert!(
+        said.contains("config.toml:2: there is no option `windw`; did you mean `window`?"),
+        "{said}"
+    );
+    assert_eq!(tcx_programs(&pair.near, NEAR_IF), 2);
+
+    inject::send(&pair.far, FAR_IF, &frames, Pace::FullSpeed);
+    sleep(Duration::from_millis(300));
+    // An interface that is not in the file any more is let go, with its flows.
+    write("iface = \"extra0\"\n");
+    agent.signal(Signal::SIGHUP);
+    assert!(wait_until(Duration::from_secs(5), || tcx_programs(&pair.near, NEAR_IF) == 0));
+    let outcome = agent.stop();
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    let lines: Vec<_> = outcome
+        .lines()
+        .into_iter()
+        .filter(|line| line.text("iface") == NEAR_IF && line.int("dport") == 6)
+        .collect();
+    let last = lines.last().expect("a line");
+    assert_eq!((last.packets(), last.text("reason")), (8, "stop"), "{lines:#?}");
+    assert_eq!(last.int("win_packets"), 8, "one window over both halves");
+    assert_eq!(lives(&lines).expect("lives").len(), 1, "one flow from before to after: {lines:#?}");
 }

@@ -173,6 +173,9 @@ impl ReplayOptions {
     }
 }
 
+/// Kernel memory of a flow, in bytes: entry, element of the hash, and its share of the buckets; measured.
+const BYTES_PER_FLOW: u64 = 1_080;
+
 /// Checked settings of the main job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -204,6 +207,13 @@ pub struct Settings {
     pub user: Option<String>,
     /// Whether the kernel program says why it rejects packets.
     pub kernel_log: bool,
+}
+
+impl Settings {
+    /// Bytes of kernel memory that flow table and ring take, which count to the agent's control group.
+    pub fn kernel_bytes(&self) -> u64 {
+        u64::from(self.max_flows) * BYTES_PER_FLOW + u64::from(self.ring_bytes)
+    }
 }
 
 /// A value that an option cannot have, in a sentence.
@@ -245,7 +255,10 @@ impl Options {
 
 fn once_each(names: Vec<String>) -> Result<Vec<String>, Invalid> {
     if names.is_empty() {
-        return Err(Invalid("no interface is given: name one by --iface".into()));
+        return Err(Invalid(
+            "no interface is given: name one by --iface, or by `iface` in the configuration file"
+                .into(),
+        ));
     }
     let mut each: Vec<String> = Vec::with_capacity(names.len());
     for name in names {
