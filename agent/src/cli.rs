@@ -21,7 +21,6 @@ use crate::{
     name = "feature-agent",
     version,
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
     after_help = "Examples:\n  \
         sudo feature-agent --iface eth0 | your-model\n  \
         sudo feature-agent --iface eth0 --iface wg0 --output vectors.jsonl\n  \
@@ -54,6 +53,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Print every field of a vector: name, type, unit, formula, and when it is null
     Schema(SchemaArgs),
+    /// Print the options in force, as a configuration file, and where each comes from
+    Config(Box<RunArgs>),
 }
 
 /// Options of `replay`.
@@ -132,7 +133,7 @@ pub struct Verbosity {
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Interface to watch; repeat it for several. One that disappears is watched again when it is back
-    #[arg(long = "iface", value_name = "NAME", required = true, help_heading = "Traffic")]
+    #[arg(long = "iface", value_name = "NAME", help_heading = "Traffic")]
     pub interfaces: Vec<String>,
 
     /// Which packets are seen. With one side only, flows have no packets in the other direction. A loopback
@@ -168,6 +169,15 @@ pub struct RunArgs {
     /// Serve Prometheus metrics at /metrics, and whether all is well at /healthz, as in 127.0.0.1:9469
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Service")]
     pub metrics: Option<SocketAddr>,
+
+    /// Once everything is open and attached, go on as this user, with no capability but those that attaching
+    /// again takes (by TCX: none). Files opened anew later must be this user's to write
+    #[arg(long, value_name = "NAME", help_heading = "Service")]
+    pub user: Option<String>,
+
+    /// Read options from this file, a flag wins over it [default: /etc/feature-agent/config.toml, if it is there]
+    #[arg(long, value_name = "FILE", help_heading = "Service")]
+    pub config: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -183,6 +193,8 @@ impl RunArgs {
             shape,
             output,
             metrics,
+            user,
+            config: _,
         } = self;
         Options {
             interfaces,
@@ -194,6 +206,7 @@ impl RunArgs {
             shape,
             output: Output::from(output.as_str()),
             metrics,
+            user,
             kernel_log: verbosity.verbose >= 2,
         }
     }
@@ -250,6 +263,7 @@ mod tests {
             "--shape=array",
             "--output=x.jsonl",
             "--metrics=[::1]:9469",
+            "--user=nobody",
             "-vv",
         ]);
         assert_eq!(given.interfaces, ["a", "b"]);
@@ -266,14 +280,15 @@ mod tests {
         assert_eq!((given.latency, given.shape), (Latency::Bulk, Shape::Array));
         assert_eq!(given.output, Output::File("x.jsonl".into()));
         assert_eq!(given.metrics, Some(([0, 0, 0, 0, 0, 0, 0, 1], 9469).into()));
+        assert_eq!(given.user.as_deref(), Some("nobody"));
         assert!(given.kernel_log);
     }
 
     #[test]
     fn the_main_job_needs_an_interface_and_others_do_not() {
-        let error = parse(&[]).expect_err("no interface");
-        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
-        assert_eq!(error.exit_code(), 2);
+        let Cli { run, verbosity, .. } = parse(&[]).expect("a file may name it");
+        let error = run.options(verbosity).check().expect_err("no interface").to_string();
+        assert!(error.starts_with("no interface is given"), "{error}");
         let cli = parse(&["schema", "--format", "json"]).expect("schema");
         let Some(Command::Schema(arguments)) = cli.command else { panic!("not the schema") };
         assert_eq!(arguments.format, SchemaFormat::Json);

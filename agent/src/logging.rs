@@ -1,16 +1,30 @@
 //! Log messages: to standard error, one line each.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::OnceLock,
+};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Registry, filter::Targets, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
 use crate::{cli::Verbosity, status};
 
 /// The crate whose messages the kernel program sends.
 const KERNEL_PROGRAM: &str = "agent_ebpf";
+
+/// By which the levels are changed.
+static LEVELS: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// Changes how much is said.
+pub fn change(verbosity: Verbosity) {
+    if let Some(levels) = LEVELS.get() {
+        // It fails only when logging has ended.
+        let _ = levels.reload(targets(verbosity));
+    }
+}
 
 /// Starts logging, once per process.
 pub fn init(verbosity: Verbosity) {
@@ -19,7 +33,10 @@ pub fn init(verbosity: Verbosity) {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .compact();
-    let registry = tracing_subscriber::registry().with(targets(verbosity));
+    let (levels, handle) = reload::Layer::new(targets(verbosity));
+    let registry = tracing_subscriber::registry().with(levels);
+    // Whoever comes second finds a logger there, and `init` says so.
+    let _ = LEVELS.set(handle);
     // The journal notes the time itself.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         registry.with(layer.without_time()).init();

@@ -1,28 +1,45 @@
 //! `feature-agent`: see the library.
 
 use std::{
+    env,
     io::{self, Write as _},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use clap::{CommandFactory as _, error::ErrorKind};
 use feature_agent::{
     cli::{Cli, Command, SchemaArgs},
+    config::{self, Failure},
     daemon, logging, replay, schema, status,
 };
 
+/// The exit code of bad arguments, clap's too.
+const BAD_ARGUMENTS: u8 = 2;
+
 fn main() -> ExitCode {
-    let Cli { command, run, verbosity } = Cli::parse();
+    let arguments: Vec<_> = env::args_os().collect();
+    let given = match config::read(&arguments) {
+        Ok(given) => given,
+        Err(Failure::CommandLine(error)) => error.exit(),
+        Err(faults @ Failure::File(_)) => {
+            let _ = writeln!(io::stderr(), "feature-agent: {faults}");
+            return ExitCode::from(BAD_ARGUMENTS);
+        }
+    };
+    let verbosity = given.cli.verbosity;
     logging::init(verbosity);
-    let result = match command {
-        Some(Command::Schema(arguments)) => print_schema(&arguments),
-        Some(Command::Replay(arguments)) => match arguments.options().check() {
+    let result = match &given.cli.command {
+        Some(Command::Schema(arguments)) => print_schema(arguments),
+        Some(Command::Replay(arguments)) => match arguments.clone().options().check() {
             Ok(settings) => replay::run(&settings, verbosity.quiet),
             Err(invalid) => Cli::command().error(ErrorKind::ValueValidation, invalid).exit(),
         },
-        None => match run.options(verbosity).check() {
-            Ok(settings) => daemon::run(&settings, verbosity.quiet),
+        Some(Command::Config(_)) => {
+            print(&given.to_toml()).and_then(|()| Ok(given.settings().map(drop)?))
+        }
+        None => match given.settings() {
+            Ok(settings) => daemon::run(settings, &given, &|| Ok(config::read(&arguments)?)),
             Err(invalid) => Cli::command().error(ErrorKind::ValueValidation, invalid).exit(),
         },
     };
@@ -34,6 +51,13 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "feature-agent: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.context("cannot write to standard output"),
     }
 }
 

@@ -1,10 +1,18 @@
-//! Whether this process may do its work, and whether this kernel can, asked before anything is loaded.
+//! What this process may do: enough, asked before anything is loaded; and no more than it goes on to need, once
+//! everything is open and attached.
+
+use std::ffi::CString;
 
 use anyhow::{Context as _, Result, bail};
+use nix::unistd::{User, geteuid, initgroups, setresgid, setresuid};
 use rustix::{
     system::uname,
-    thread::{CapabilitySet, capabilities},
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+        set_capabilities, set_keep_capabilities,
+    },
 };
+use tracing::debug;
 
 /// Oldest kernel, major and minor.
 const KERNEL: (u32, u32) = (5, 15);
@@ -17,6 +25,10 @@ const NEEDED: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
 ];
 
+/// From this kernel on, what is loaded is used without CAP_BPF. Before, `kernel.unprivileged_bpf_disabled`, which
+/// Debian and Ubuntu set, forbids it every use of bpf(2), sweeps among them (commit c8644cd0efe7).
+const USE_IS_FREE: (u32, u32) = (5, 19);
+
 /// Fails with a sentence that says what is missing and how to get it.
 pub fn check() -> Result<()> {
     let release = uname();
@@ -26,12 +38,8 @@ pub fn check() -> Result<()> {
 }
 
 fn check_kernel(release: &str) -> Result<()> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-        // A name of the distribution's own: the loader will find out.
-        return Ok(());
-    };
-    if (major, minor) < KERNEL {
+    // A name of the distribution's own: the loader will find out.
+    if version(release).is_some_and(|version| version < KERNEL) {
         bail!(
             "this kernel is {release}; the agent needs {}.{} or later. Boot a newer kernel: on Debian 11 \
              the one in bullseye-backports, on Ubuntu 20.04 linux-generic-hwe-20.04",
@@ -40,6 +48,12 @@ fn check_kernel(release: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Major and minor.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 fn check_capabilities(held: CapabilitySet) -> Result<()> {
@@ -63,6 +77,91 @@ fn check_capabilities(held: CapabilitySet) -> Result<()> {
     )
 }
 
+/// An account to go on as.
+#[derive(Debug)]
+pub struct Account(User);
+
+impl Account {
+    /// The account of this name; only root can become it.
+    pub fn find(name: &str) -> Result<Self> {
+        let user =
+            User::from_name(name).with_context(|| format!("cannot look up the user `{name}`"))?;
+        let user = user.with_context(|| {
+            format!(
+                "--user: there is no user `{name}`. Make one: sudo useradd --system --no-create-home \
+                 --shell /usr/sbin/nologin {name}"
+            )
+        })?;
+        if !geteuid().is_root() {
+            bail!(
+                "--user {name}: only root can become another user, and this process runs as uid {}. Leave \
+                 --user out, or run it by sudo",
+                geteuid()
+            );
+        }
+        Ok(Self(user))
+    }
+
+    /// Becomes this account for good, in every thread.
+    fn become_it(&self) -> Result<()> {
+        let User { name, uid, gid, .. } = &self.0;
+        let what = || format!("cannot go on as the user `{name}`");
+        // Otherwise the change of user takes them all. Threads that are there already have none after it.
+        set_keep_capabilities(true).with_context(what)?;
+        let groups = CString::new(name.as_str()).with_context(what)?;
+        initgroups(&groups, *gid).with_context(what)?;
+        setresgid(*gid, *gid, *gid).with_context(what)?;
+        setresuid(*uid, *uid, *uid).with_context(what)?;
+        Ok(())
+    }
+}
+
+/// Everything is open and attached: goes on as `account`, if there is one, and keeps no capability but what
+/// [`needed_on`] says. Root that is to stay root stays what it is.
+pub fn reduce(account: Option<&Account>, by_filters: bool) -> Result<()> {
+    match account {
+        Some(account) => account.become_it()?,
+        None if geteuid().is_root() => return Ok(()),
+        None => {}
+    }
+    let kept = needed_on(&uname().release().to_string_lossy(), by_filters);
+    keep(kept).context("cannot give up the capabilities that are no longer needed")?;
+    debug!(?kept, "gave up all other capabilities");
+    Ok(())
+}
+
+/// What sweeps, and attaching to an interface that comes back, go on to take: TCX nothing once the program is
+/// loaded, filters on a clsact qdisc CAP_NET_ADMIN.
+fn needed_on(release: &str, by_filters: bool) -> CapabilitySet {
+    let mut needed = CapabilitySet::empty();
+    if version(release).is_none_or(|version| version < USE_IS_FREE) {
+        needed |= CapabilitySet::BPF;
+    }
+    if by_filters {
+        needed |= CapabilitySet::NET_ADMIN;
+    }
+    needed
+}
+
+/// A thread that does nothing in the kernel gives up every capability that it was born with.
+pub fn renounce() {
+    if geteuid().is_root() {
+        // Capabilities go with the user, or are to stay with it.
+        return;
+    }
+    if let Err(error) = keep(CapabilitySet::empty()) {
+        debug!("a thread keeps its capabilities: {error}");
+    }
+}
+
+/// This thread keeps what it holds of a set, and no more.
+fn keep(set: CapabilitySet) -> rustix::io::Result<()> {
+    clear_ambient_capability_set()?;
+    let permitted = capabilities(None)?.permitted & set;
+    let inheritable = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: permitted, permitted, inheritable })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +175,24 @@ mod tests {
         for new in ["5.15.0", "5.15.0-91-generic", "6.1.0-18-amd64", "6.18.44", "10.0", "strange"] {
             assert!(check_kernel(new).is_ok(), "{new}");
         }
+    }
+
+    #[test]
+    fn only_what_goes_on_to_be_needed_is_kept() {
+        let (bpf, net_admin) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
+        assert_eq!(needed_on("6.18.44", false), CapabilitySet::empty());
+        assert_eq!(needed_on("6.1.0-18-amd64", true), net_admin);
+        assert_eq!(needed_on("5.15.0-91-generic", true), bpf | net_admin);
+        assert_eq!(needed_on("strange", false), bpf);
+    }
+
+    #[test]
+    fn an_account_must_be_there() {
+        let error = Account::find("no-such-user").expect_err("no such user").to_string();
+        assert!(
+            error.starts_with("--user: there is no user `no-such-user`. Make one: "),
+            "{error}"
+        );
     }
 
     #[test]

@@ -53,6 +53,13 @@ impl Watch {
         Ok((Self { socket, readable, tracker, events: VecDeque::new() }, interfaces))
     }
 
+    /// Watches other names from now on. Of one that is not there, the next event will be that it is.
+    pub fn retarget(&mut self, names: &[String]) -> Result<()> {
+        let links = LinkSocket::new()?.list()?;
+        self.events.extend(self.tracker.retarget(names, &links));
+        Ok(())
+    }
+
     /// The next event. Dropping the future loses none.
     pub async fn next(&mut self) -> Result<LinkEvent> {
         loop {
@@ -107,6 +114,21 @@ impl Tracker {
             .collect();
         let mut events: Vec<_> = left.into_iter().filter_map(|index| self.gone(index)).collect();
         events.extend(links.iter().flat_map(|link| self.link(link)));
+        events
+    }
+
+    /// Other names, and a list of all links.
+    fn retarget(&mut self, names: &[String], links: &[RawLink]) -> Vec<LinkEvent> {
+        self.wanted = names.to_vec();
+        let unwanted: Vec<u32> = self
+            .present
+            .iter()
+            .filter(|(_, name)| !names.contains(name))
+            .map(|(index, _)| *index)
+            .collect();
+        let mut events: Vec<_> =
+            unwanted.into_iter().filter_map(|index| self.gone(index)).collect();
+        events.extend(self.relist(links));
         events
     }
 
@@ -203,6 +225,19 @@ mod tests {
             tracker.relist(&[raw(7, "a"), raw(9, "z")]),
             [gone(7, "b"), gone(9, "a"), appeared(7, "a")]
         );
+    }
+
+    #[test]
+    fn other_names_are_told_as_links_that_come_and_go() {
+        let mut tracker = tracker();
+        let names = ["b", "c"].map(String::from);
+        assert_eq!(
+            tracker.retarget(&names, &[raw(1, "a"), raw(2, "b")]),
+            [gone(1, "a"), appeared(2, "b")]
+        );
+        assert_eq!(tracker.retarget(&names, &[raw(1, "a"), raw(2, "b")]), []);
+        assert_eq!(tracker.message(Message::Link(raw(3, "c"))), [appeared(3, "c")]);
+        assert_eq!(tracker.message(Message::Link(raw(1, "a"))), []);
     }
 
     #[test]

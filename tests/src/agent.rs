@@ -39,6 +39,7 @@ pub struct Builder<'a> {
     ns: &'a Netns,
     args: Vec<String>,
     user: Option<u32>,
+    environment: Vec<(String, String)>,
     program: PathBuf,
 }
 
@@ -90,13 +91,21 @@ impl<'a> Builder<'a> {
     /// An agent inside of `ns` with these arguments.
     pub fn new(ns: &'a Netns, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self { ns, args, user: None, program: binary().to_owned() }
+        let program = binary().to_owned();
+        Self { ns, args, user: None, environment: Vec::new(), program }
     }
 
     /// Runs it as another user and group.
     #[must_use]
     pub fn user(mut self, id: u32) -> Self {
         self.user = Some(id);
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -111,7 +120,7 @@ impl<'a> Builder<'a> {
     pub fn spawn(self) -> Agent {
         let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+        command.env_remove("RUST_LOG").env("NO_COLOR", "1").envs(self.environment);
         if let Some(id) = self.user {
             command.uid(id).gid(id);
         }

@@ -1,18 +1,29 @@
 //! The agent as a service: what it tells those who watch over it.
 
-use std::{fs, net::SocketAddr, thread::sleep, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::net::UnixDatagram,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use feature_agent_tests::{
     agent::{Agent, Builder},
+    attached::{tc_filters, tcx_programs},
     capture::{Capture, Sides},
+    craft::{self, IPV4, V4},
     generate::{CABLE_MTU, mixed_frames},
     inject::{self, Pace, wait_until},
+    lines::lives,
+    mount::Tmpfs,
     netns::{FAR_IF, NEAR_IF, Pair},
     oracle::Oracle,
     scenario::assert_conserved,
     scrape::{get, samples},
     sys::is_root_or_say,
 };
+use nix::sys::signal::Signal;
 
 const METRICS: &str = "127.0.0.1:9469";
 const OPEN: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
@@ -20,6 +31,9 @@ const OPEN: &str = "application/openmetrics-text;version=1.0.0,text/plain;versio
 fn address() -> SocketAddr {
     METRICS.parse().expect("an address")
 }
+
+/// Bytes of the ring that a vector takes.
+const IN_RING: u64 = size_of::<agent_common::record::Record>() as u64 + 8;
 
 /// `kernel.bpf_stats_enabled` while it lives.
 struct BpfStats(String);
@@ -85,9 +99,13 @@ fn scraped_numbers_are_those_of_the_capture_and_of_the_report() {
         )
     );
     assert_eq!(value("feature_agent_packets_unaccounted"), 0);
-    let sent = value("feature_agent_output_vectors_sent_total{output=\"standard output\"}");
+    let output =
+        |of: &str| value(&format!("feature_agent_output_{of}{{output=\"standard output\"}}"));
+    let sent = output("vectors_sent_total");
     assert!(sent > 0 && sent <= counts.written, "{sent} of {}", counts.written);
-    assert_eq!(sent, value("feature_agent_vectors_total"), "all but the last words");
+    let on_their_way = output("queue_vectors") + value("feature_agent_ring_used_bytes") / IN_RING;
+    assert_eq!(output("vectors_dropped_total"), 0);
+    assert_eq!(sent + on_their_way, value("feature_agent_vectors_total"));
     assert!(value("feature_agent_table_flows") > 0);
     assert!(value("feature_agent_sweep_duration_seconds_count") >= 3);
     // One run a socket buffer, and each frame is one.
@@ -149,4 +167,231 @@ fn a_port_that_is_taken_is_told_in_a_sentence() {
         outcome.stderr
     );
     assert!(first.stop().status.success());
+}
+
+/// The service manager's end of the line.
+struct Manager {
+    socket: UnixDatagram,
+    told: Vec<(Instant, String)>,
+}
+
+impl Manager {
+    /// Listens at a path.
+    fn new(path: &str) -> Self {
+        let socket = UnixDatagram::bind(path).expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("time-out");
+        Self { socket, told: Vec::new() }
+    }
+
+    /// Whether something that begins so is told within some seconds; it is then the last of what was told.
+    fn hears(&mut self, begin: &str) -> bool {
+        wait_until(Duration::from_secs(10), || {
+            let mut text = [0; 500];
+            let Ok(length) = self.socket.recv(&mut text) else { return false };
+            let text = String::from_utf8_lossy(&text[..length]).into_owned();
+            let found = text.starts_with(begin);
+            self.told.push((Instant::now(), text));
+            found
+        })
+    }
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_and_that_it_lives() {
+    if !is_root_or_say("systemd_is_told_when_it_is_ready_and_that_it_lives") {
+        return;
+    }
+    let pair = Pair::bare(CABLE_MTU);
+    let folder = Tmpfs::new(64 << 10);
+    let path = folder.path().join("notify").to_str().expect("UTF-8").to_owned();
+    let mut manager = Manager::new(&path);
+    let agent = Builder::new(&pair.near, &["--iface", NEAR_IF, "--poll", "50ms"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "800000")
+        .spawn();
+    assert!(manager.hears("READY=1\n"), "not ready; it said:\n{}", agent.stderr());
+    assert_eq!(manager.told.len(), 1, "it lives before it is ready: {:?}", manager.told);
+    assert_eq!(tcx_programs(&pair.near, NEAR_IF), 2, "ready before it is attached");
+    let status = format!("READY=1\nSTATUS=watching {NEAR_IF}");
+    assert_eq!(manager.told[0].1, status);
+    for _ in 0..5 {
+        assert!(manager.hears("WATCHDOG=1\nSTATUS=0 packets, 0 flows, 0 vectors"));
+    }
+    let gaps = manager.told.windows(2).map(|two| two[1].0 - two[0].0);
+    let longest = gaps.max().expect("six messages");
+    assert!(longest < Duration::from_millis(800), "the watchdog would have bitten: {longest:?}");
+    let outcome = agent.stop();
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    assert!(manager.hears("STOPPING=1\n"), "{:?}", manager.told);
+}
+
+#[test]
+fn a_watchdog_shorter_than_the_poll_is_made_longer() {
+    if !is_root_or_say("a_watchdog_shorter_than_the_poll_is_made_longer") {
+        return;
+    }
+    let pair = Pair::bare(CABLE_MTU);
+    let folder = Tmpfs::new(64 << 10);
+    let path = folder.path().join("notify").to_str().expect("UTF-8").to_owned();
+    let mut manager = Manager::new(&path);
+    let agent = Builder::new(&pair.near, &["--iface", NEAR_IF, "--poll", "30s"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "1000000")
+        .spawn();
+    assert!(manager.hears("READY=1\n"), "not ready; it said:\n{}", agent.stderr());
+    assert_eq!(manager.told[0].1, "WATCHDOG_USEC=120000000");
+    assert!(agent.stop().status.success());
+}
+
+/// The effective and permitted capabilities of each thread of a process.
+fn capabilities(pid: u32) -> Vec<(u64, u64)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let of_thread = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.expect("a thread").path().join("status");
+        let status = fs::read_to_string(path).expect("its status");
+        let mask = |field: &str| {
+            let mask = status.lines().find_map(|line| line.strip_prefix(field)).expect(field);
+            u64::from_str_radix(mask.trim(), 16).expect("a mask")
+        };
+        (mask("CapEff:"), mask("CapPrm:"))
+    };
+    threads.map(of_thread).collect()
+}
+
+const NOBODY: u32 = 65_534;
+/// The bits of CAP_NET_ADMIN and CAP_BPF (include/uapi/linux/capability.h).
+const NET_ADMIN: u64 = 1 << 12;
+const BPF: u64 = 1 << 39;
+
+/// Whether this kernel wants CAP_BPF for the use of what is loaded.
+fn use_takes_cap_bpf() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(5), Some(19))
+}
+
+#[test]
+fn as_another_user_it_goes_on_with_what_attaching_again_takes() {
+    if !is_root_or_say("as_another_user_it_goes_on_with_what_attaching_again_takes") {
+        return;
+    }
+    let bpf = if use_takes_cap_bpf() { BPF } else { 0 };
+    for (attach, kept) in [("tcx", bpf), ("clsact", bpf | NET_ADMIN)] {
+        let pair = Pair::bare(CABLE_MTU);
+        let frames = mixed_frames(32, 1_000);
+        let capture = Capture::start(&pair.near, NEAR_IF, Sides::Both);
+        let args =
+            ["--iface", NEAR_IF, "--attach", attach, "--user", "nobody", "--metrics", METRICS];
+        let agent = Agent::start(&pair.near, &args);
+        let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("status");
+        for ids in ["Uid:", "Gid:"] {
+            let line = status.lines().find_map(|line| line.strip_prefix(ids)).expect(ids);
+            let ids: Vec<u32> = line.split_whitespace().map(|id| id.parse().expect("id")).collect();
+            assert_eq!(ids, [NOBODY; 4], "{attach}");
+        }
+        let mut held = capabilities(agent.pid());
+        held.sort_unstable();
+        assert_eq!(held.pop(), Some((kept, kept)), "{attach}: the main thread");
+        assert!(held.iter().all(|sets| *sets == (0, 0)), "{attach}: the others: {held:x?}");
+
+        inject::send(&pair.far, FAR_IF, &frames, Pace::FullSpeed);
+        capture.settle(Duration::from_millis(300));
+        let before = Oracle::over(&capture.finish()).counts().seen;
+        pair.near.ip(&format!("link del {NEAR_IF}\n"));
+        sleep(Duration::from_millis(300));
+        pair.connect(CABLE_MTU);
+        let again = wait_until(Duration::from_secs(5), || {
+            tcx_programs(&pair.near, NEAR_IF) + tc_filters(&pair.near, NEAR_IF).len() == 2
+        });
+        assert!(again, "{attach}: not attached again; it said:\n{}", agent.stderr());
+        sleep(Duration::from_millis(300));
+        let capture = Capture::start(&pair.near, NEAR_IF, Sides::Both);
+        inject::send(&pair.far, FAR_IF, &frames, Pace::FullSpeed);
+        capture.settle(Duration::from_millis(300));
+        let after = Oracle::over(&capture.finish()).counts().seen;
+        let outcome = agent.stop();
+        assert!(outcome.status.success(), "{attach}: {}", outcome.stderr);
+        let counts = outcome.reconciliation();
+        assert_eq!((counts.seen, counts.lost), (before + after, 0), "{attach}: {}", outcome.stderr);
+        assert_eq!(tc_filters(&pair.near, NEAR_IF), [""; 0], "{attach}: a filter is left");
+    }
+}
+
+#[test]
+fn an_unknown_user_is_told_before_anything_is_done() {
+    if !is_root_or_say("an_unknown_user_is_told_before_anything_is_done") {
+        return;
+    }
+    let pair = Pair::bare(CABLE_MTU);
+    let args = ["--iface", NEAR_IF, "--user", "nobody-at-all"];
+    let outcome = Builder::new(&pair.near, &args).spawn().wait();
+    assert_eq!(outcome.status.code(), Some(1));
+    assert!(outcome.stderr.contains("there is no user `nobody-at-all`"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_reload_changes_what_can_change_and_loses_no_flow() {
+    if !is_root_or_say("a_reload_changes_what_can_change_and_loses_no_flow") {
+        return;
+    }
+    let pair = Pair::bare(CABLE_MTU);
+    pair.near
+        .ip("link add extra0 type veth peer name extra1\nlink set extra0 up\nlink set extra1 up\n");
+    let folder = Tmpfs::new(64 << 10);
+    let file = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (config, notify) = (file("config.toml"), file("notify"));
+    let write = |text: &str| fs::write(&config, text).expect("written");
+    let mut manager = Manager::new(&notify);
+    write(&format!("iface = \"{NEAR_IF}\"\nwindow = 16\nstride = 4\nmin-gap = \"0ms\"\n"));
+    let agent = Builder::new(&pair.near, &["--config", &config, "--stride", "2"])
+        .env("NOTIFY_SOCKET", &notify)
+        .start();
+    let datagram = craft::udp(5, 6, b"hello");
+    let packet = V4::new([10, 1, 1, 1].into(), [10, 1, 1, 2].into(), 17).packet(&datagram);
+    let frames = vec![craft::ethernet(&[], IPV4, &packet); 4];
+    inject::send(&pair.far, FAR_IF, &frames, Pace::FullSpeed);
+
+    write(&format!(
+        "iface = [\"{NEAR_IF}\", \"extra0\"]\nwindow = 32\nstride = 4\nmin-gap = \"0ms\"\n\
+         poll = \"50ms\"\nverbose = 1\nmetrics = \"{METRICS}\"\n"
+    ));
+    agent.signal(Signal::SIGHUP);
+    assert!(manager.hears("RELOADING=1\nMONOTONIC_USEC="), "{:?}", manager.told);
+    assert!(manager.hears("READY=1\nSTATUS=watching veth-near, extra0"), "{:?}", manager.told);
+    let healthy = || get(&pair.near, address(), "/healthz", "*/*").is_ok_and(|a| a.status == 200);
+    assert!(wait_until(Duration::from_secs(5), healthy), "{}", agent.stderr());
+    assert!(wait_until(Duration::from_secs(5), || tcx_programs(&pair.near, "extra0") == 2));
+    let said = agent.stderr();
+    assert!(said.contains("--window cannot change while the agent runs"), "{said}");
+    assert!(!said.contains("--stride"), "the flag wins, before and after:\n{said}");
+    assert!(said.contains("poll is now 50ms") && said.contains("extra0 is watched now"), "{said}");
+
+    // What is wrong changes nothing.
+    write("iface = \"extra0\"\nwindw = 4\n");
+    agent.signal(Signal::SIGHUP);
+    assert!(manager.hears("READY=1"), "{:?}", manager.told);
+    let said = agent.stderr();
+    assert!(
+        said.contains("config.toml:2: there is no option `windw`; did you mean `window`?"),
+        "{said}"
+    );
+    assert_eq!(tcx_programs(&pair.near, NEAR_IF), 2);
+
+    inject::send(&pair.far, FAR_IF, &frames, Pace::FullSpeed);
+    sleep(Duration::from_millis(300));
+    // An interface that is not in the file any more is let go, with its flows.
+    write("iface = \"extra0\"\n");
+    agent.signal(Signal::SIGHUP);
+    assert!(wait_until(Duration::from_secs(5), || tcx_programs(&pair.near, NEAR_IF) == 0));
+    let outcome = agent.stop();
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    let lines: Vec<_> = outcome
+        .lines()
+        .into_iter()
+        .filter(|line| line.text("iface") == NEAR_IF && line.int("dport") == 6)
+        .collect();
+    let last = lines.last().expect("a line");
+    assert_eq!((last.packets(), last.text("reason")), (8, "stop"), "{lines:#?}");
+    assert_eq!(last.int("win_packets"), 8, "one window over both halves");
+    assert_eq!(lives(&lines).expect("lives").len(), 1, "one flow from before to after: {lines:#?}");
 }

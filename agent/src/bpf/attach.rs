@@ -25,6 +25,13 @@ pub struct Attachment {
     owner: Option<Owner>,
 }
 
+impl Attachment {
+    /// Whether it is by filters on a clsact qdisc, not by TCX links.
+    pub fn is_by_filters(&self) -> bool {
+        self.owner.is_some()
+    }
+}
+
 impl Drop for Attachment {
     fn drop(&mut self) {
         // The filters go before the sign that they are owned.

@@ -52,6 +52,11 @@ impl Attached {
         self.attachments.iter().any(|(_, attached, _)| attached == name)
     }
 
+    /// Whether any is attached by filters on a clsact qdisc.
+    pub(super) fn has_filters(&self) -> bool {
+        self.attachments.iter().any(|(.., attachment)| attachment.is_by_filters())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.attachments.is_empty()
     }

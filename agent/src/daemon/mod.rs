@@ -8,6 +8,7 @@ mod attached;
 mod names;
 mod observe;
 mod pump;
+mod reload;
 mod signals;
 #[cfg(test)]
 mod tests;
@@ -30,11 +31,13 @@ use self::{
     attached::Attached,
     observe::Observer,
     pump::{Pump, Ring},
-    signals::Signals,
+    signals::{Signals, Told},
 };
 use crate::bpf;
 use crate::{
-    privilege,
+    config::{Given, Setting},
+    manager::Manager,
+    privilege::{self, Account},
     readable::Readable,
     report::Report,
     settings::{Output as Destination, Settings},
@@ -48,8 +51,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two status lines.
 const STATUS: Duration = Duration::from_secs(1);
 
+/// Reads the command line and the configuration file again.
+pub type Reread<'a> = &'a dyn Fn() -> Result<Given>;
+
 /// Does the main job, until a signal, a consumer that goes, or an error ends it.
-pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
+pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> {
+    let quiet = given.cli.verbosity.quiet;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -57,6 +64,7 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
     runtime.block_on(async {
         let (watch, interfaces) = Watch::start(&settings.interfaces)?;
         privilege::check()?;
+        let account = settings.user.as_deref().map(Account::find).transpose()?;
         // Early, since a busy port is soon told.
         let observer = Observer::start(settings.metrics)?;
         // A named pipe waits for its reader here: the signals still have their ordinary effect.
@@ -74,11 +82,14 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
         let status = Status::new(quiet, settings.output == Destination::Stdout);
         let mut daemon = Daemon {
             attached: Attached::new(settings.direction, settings.attach),
-            pump: Pump::new(kernel, output, settings, status),
+            pump: Pump::new(kernel, output, &settings, status),
             watch,
             signals,
             observer,
+            manager: Manager::new(settings.poll),
             settings,
+            given: given.options.clone(),
+            reread,
             quiet,
         };
         for interface in &interfaces {
@@ -86,8 +97,10 @@ pub fn run(settings: &Settings, quiet: bool) -> Result<()> {
         }
         daemon.pump.source.prove_running()?;
         daemon.observer.programs = Some(daemon.pump.source.run_stats());
-        info!("ready: watching {}, vectors to {}", settings.interfaces.join(", "), settings.output);
-        daemon.run().await
+        privilege::reduce(account.as_ref(), daemon.attached.has_filters())?;
+        info!("ready: watching {}, vectors to {}", daemon.wanted(), daemon.settings.output);
+        daemon.manager.ready(&format!("watching {}", daemon.wanted()));
+        Box::pin(daemon.run()).await
     })
 }
 
@@ -109,7 +122,11 @@ struct Daemon<'a> {
     watch: Watch,
     signals: Signals,
     observer: Observer,
-    settings: &'a Settings,
+    manager: Manager,
+    /// What is in force: after a reload, partly what it was before.
+    settings: Settings,
+    given: Vec<Setting>,
+    reread: Reread<'a>,
     quiet: bool,
 }
 
@@ -117,6 +134,7 @@ impl Daemon<'_> {
     async fn run(mut self) -> Result<()> {
         let outcome = self.serve().await;
         status::clear();
+        self.manager.stopping();
         self.attached.detach_all();
         match outcome {
             Ok(stop) => self.stop(stop).await,
@@ -140,7 +158,15 @@ impl Daemon<'_> {
             // In this order: what comes seldom first, so that traffic cannot keep it waiting.
             tokio::select! {
                 biased;
-                signal = self.signals.next() => return Ok(Stop::Signal(signal)),
+                told = self.signals.next() => match told {
+                    Told::Stop(signal) => return Ok(Stop::Signal(signal)),
+                    Told::Reload => {
+                        self.reload();
+                        if poll.period() != self.settings.poll {
+                            poll = ticker(self.settings.poll);
+                        }
+                    }
+                },
                 () = self.pump.output.ended() => return Ok(Stop::OutputEnded),
                 event = self.watch.next() => self.link_event(event?)?,
                 _ = poll.tick() => {
@@ -164,10 +190,14 @@ impl Daemon<'_> {
 
     /// One poll, which is also when the agent tells others how it is.
     fn sweep(&mut self) -> Result<()> {
-        let Self { pump, observer, attached, settings, .. } = self;
+        let Self { pump, observer, manager, attached, settings, .. } = self;
         let begin = Instant::now();
         pump.sweep()?;
-        observer.swept(begin, pump, attached, settings)
+        observer.swept(begin, pump, attached, settings)?;
+        if manager.is_due() {
+            manager.alive(&pump.progress()?.to_string());
+        }
+        Ok(())
     }
 
     fn link_event(&mut self, event: LinkEvent) -> Result<()> {
@@ -175,7 +205,11 @@ impl Daemon<'_> {
             LinkEvent::Gone { name, index } => {
                 self.attached.detach(index);
                 self.pump.end_flows_of(index)?;
-                warn!("interface {name} is gone; it is watched again when it is back");
+                if self.settings.interfaces.contains(&name) {
+                    warn!("interface {name} is gone; it is watched again when it is back");
+                } else {
+                    info!("interface {name} is no longer watched");
+                }
                 if self.attached.is_empty() {
                     warn!("no interface is left to watch; waiting for {}", self.wanted());
                 }
@@ -184,8 +218,8 @@ impl Daemon<'_> {
                 let name = &interface.name;
                 self.pump.keep_flows_of(interface.index);
                 match self.attached.attach(&mut self.pump, &interface) {
-                    Ok(()) => info!("interface {name} is watched again"),
-                    Err(error) => warn!("interface {name} is back, but not watched: {error:#}"),
+                    Ok(()) => info!("interface {name} is watched now"),
+                    Err(error) => warn!("interface {name} is there, but not watched: {error:#}"),
                 }
             }
         }
@@ -210,7 +244,7 @@ impl Daemon<'_> {
                 pump.stop(PATIENCE).await?;
                 anyhow::Ok(Some(pump.finish(PATIENCE).await))
             } => ending?,
-            _ = signals.next() => None,
+            _ = signals.stop() => None,
         };
         let counters = self.pump.source.counters()?;
         let report = Report { counters, written: self.pump.output.written() };

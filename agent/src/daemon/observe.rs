@@ -25,7 +25,8 @@ const IN_RING: u64 = size_of::<Record>() as u64 + 8;
 /// The agent's own metrics, if anyone is to have them.
 #[derive(Debug)]
 pub(super) struct Observer {
-    served: Option<(Board, Server)>,
+    board: Board,
+    server: Option<Server>,
     /// Once they are loaded.
     pub(super) programs: Option<RunStats>,
 }
@@ -33,13 +34,19 @@ pub(super) struct Observer {
 impl Observer {
     /// Listens for those who ask for metrics.
     pub(super) fn start(address: Option<SocketAddr>) -> Result<Self> {
-        let serve = |address| -> Result<_> {
-            let board = Board::new();
-            let server = Server::start(address, board.clone())?;
+        let mut observer = Self { board: Board::new(), server: None, programs: None };
+        observer.serve_at(address)?;
+        Ok(observer)
+    }
+
+    /// Serves there from now on, or nowhere; after an error where it did before.
+    pub(super) fn serve_at(&mut self, address: Option<SocketAddr>) -> Result<()> {
+        let server = address.map(|address| Server::start(address, self.board.clone()));
+        self.server = server.transpose()?;
+        if let Some(server) = &self.server {
             info!("metrics are at http://{}/metrics", server.address());
-            Ok((board, server))
-        };
-        Ok(Self { served: address.map(serve).transpose()?, programs: None })
+        }
+        Ok(())
     }
 
     /// A sweep that began then is over.
@@ -50,12 +57,14 @@ impl Observer {
         attached: &Attached,
         settings: &Settings,
     ) -> Result<()> {
-        let Some((board, _)) = &self.served else { return Ok(()) };
+        if self.server.is_none() {
+            return Ok(());
+        }
         let swept = Instant::now();
-        board.swept(swept - begin);
+        self.board.swept(swept - begin);
         let counters = pump.source.counters()?;
         let watched = |name: &String| (name.clone(), attached.has(name));
-        board.put(Snapshot {
+        self.board.put(Snapshot {
             swept,
             swept_at: SystemTime::now(),
             poll: settings.poll,

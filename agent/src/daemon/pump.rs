@@ -225,11 +225,16 @@ impl<S: Source> Pump<S> {
     /// Shows the status line.
     pub(super) fn show_status(&self) -> Result<()> {
         if self.status.wanted() {
-            let packets = self.source.counters()?.seen;
-            let vectors = self.output.written();
-            self.status.show(&Progress { packets, flows: self.flows, vectors }, vectors);
+            let progress = self.progress()?;
+            self.status.show(&progress, progress.vectors);
         }
         Ok(())
+    }
+
+    /// How far it is, in three numbers.
+    pub(super) fn progress(&self) -> Result<Progress> {
+        let packets = self.source.counters()?.seen;
+        Ok(Progress { packets, flows: self.flows, vectors: self.output.written() })
     }
 
     /// Nobody takes vectors any more.

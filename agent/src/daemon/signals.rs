@@ -1,6 +1,9 @@
-//! The signals that stop the agent.
+//! The signals that stop the agent, and the one that has it open its files again.
 
-use std::{fs, future::pending};
+use std::{
+    fs::{self, File},
+    future::pending,
+};
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,8 +13,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// The terminal was closed; `None` if that is to be ignored, as nohup(1) has it.
+    /// `None` if it is to be ignored, as nohup(1) has it.
     hang_up: Option<Signal>,
+    /// Whether the process has a terminal: its end is a hang-up too.
+    terminal: bool,
+}
+
+/// What the agent is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// To stop, by the signal of this name.
+    Stop(&'static str),
+    /// To open its files again.
+    Reload,
 }
 
 impl Signals {
@@ -22,15 +36,31 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hang_up: if is_ignored(hang_up) { None } else { Some(listen(hang_up)?) },
+            terminal: has_terminal(),
         })
     }
 
-    /// The name of the next signal.
-    pub(super) async fn next(&mut self) -> &'static str {
+    /// What the next signal says.
+    pub(super) async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            () = received(&mut self.hang_up) => "SIGHUP",
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            () = received(&mut self.hang_up) => {
+                if self.terminal && !has_terminal() {
+                    Told::Stop("SIGHUP: the terminal is gone")
+                } else {
+                    Told::Reload
+                }
+            }
+        }
+    }
+
+    /// The name of the next signal to stop.
+    pub(super) async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Told::Stop(name) = self.next().await {
+                return name;
+            }
         }
     }
 }
@@ -42,6 +72,11 @@ async fn received(signal: &mut Option<Signal>) {
         }
         None => pending().await,
     }
+}
+
+/// Whether the process has a controlling terminal.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
 }
 
 /// Whether the process was started with a signal ignored.

@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tracing::{debug, warn};
 
 use super::{health::health, page::Page, snapshot::Board};
+use crate::privilege;
 
 /// Scrapers at one time; more wait for one to finish.
 const CONNECTIONS: usize = 16;
@@ -59,6 +60,7 @@ impl Server {
         thread::Builder::new()
             .name("metrics".into())
             .spawn(move || {
+                privilege::renounce();
                 if let Err(error) = serve(listener, board, stopped) {
                     warn!("metrics are not served: {error:#}");
                 }

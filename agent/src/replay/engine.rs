@@ -263,7 +263,13 @@ fn is_crowded(flows: usize, max_flows: u64) -> bool {
     flows as u64 * 100 > max_flows * CROWDED_PERCENT
 }
 
-fn emit(entry: &mut Entry, reason: Reason, now_us: u64, config: &Config, records: &mut Vec<Record>) {
+fn emit(
+    entry: &mut Entry,
+    reason: Reason,
+    now_us: u64,
+    config: &Config,
+    records: &mut Vec<Record>,
+) {
     let mut record = Record::zeroed();
     record.key = entry.key;
     record.extrema = entry.flow.window.extrema(config.window);

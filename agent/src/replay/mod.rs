@@ -99,7 +99,9 @@ pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
     }
     for (link_type, packets) in unknown {
         let name = link_type_name(link_type);
-        warn!("link type {link_type} ({name}) is not looked into: {packets} packets count as not IP");
+        warn!(
+            "link type {link_type} ({name}) is not looked into: {packets} packets count as not IP"
+        );
     }
     if !quiet {
         let report = Report { counters: *engine.counters(), written: out.written.get() };
@@ -111,7 +113,9 @@ pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
     }
     match broken {
         0 => Ok(()),
-        1 => bail!("a capture could not be read to its end, see above; all lines before are written"),
+        1 => {
+            bail!("a capture could not be read to its end, see above; all lines before are written")
+        }
         _ => bail!("{broken} captures could not be read to their ends, see above"),
     }
 }
@@ -148,7 +152,12 @@ impl<'a> Lines<'a> {
     }
 
     /// Makes lines of the records, and lets them out, unless few may be held back. False: nobody reads any more.
-    fn write(&mut self, records: &mut Vec<Record>, captures: &Captures, hold: bool) -> Result<bool> {
+    fn write(
+        &mut self,
+        records: &mut Vec<Record>,
+        captures: &Captures,
+        hold: bool,
+    ) -> Result<bool> {
         for record in records.drain(..) {
             let iface = captures.interface_name(record.key.ifindex);
             self.writer.append(&mut self.batch.lines, &record, iface, 0);

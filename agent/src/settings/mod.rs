@@ -121,6 +121,8 @@ pub struct Options {
     pub output: Output,
     /// `--metrics`.
     pub metrics: Option<SocketAddr>,
+    /// `--user`.
+    pub user: Option<String>,
     /// Whether the kernel program says why it rejects packets (`-vv`).
     pub kernel_log: bool,
 }
@@ -171,6 +173,9 @@ impl ReplayOptions {
     }
 }
 
+/// Kernel memory of a flow, in bytes: entry, element of the hash, and its share of the buckets; measured.
+const BYTES_PER_FLOW: u64 = 1_080;
+
 /// Checked settings of the main job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -198,8 +203,17 @@ pub struct Settings {
     pub output: Output,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// As whom the agent goes on once it runs.
+    pub user: Option<String>,
     /// Whether the kernel program says why it rejects packets.
     pub kernel_log: bool,
+}
+
+impl Settings {
+    /// Bytes of kernel memory that flow table and ring take, which count to the agent's control group.
+    pub fn kernel_bytes(&self) -> u64 {
+        u64::from(self.max_flows) * BYTES_PER_FLOW + u64::from(self.ring_bytes)
+    }
 }
 
 /// A value that an option cannot have, in a sentence.
@@ -233,6 +247,7 @@ impl Options {
             shape: self.shape,
             output: self.output,
             metrics: self.metrics,
+            user: self.user,
             kernel_log: self.kernel_log,
         })
     }
@@ -240,7 +255,10 @@ impl Options {
 
 fn once_each(names: Vec<String>) -> Result<Vec<String>, Invalid> {
     if names.is_empty() {
-        return Err(Invalid("no interface is given: name one by --iface".into()));
+        return Err(Invalid(
+            "no interface is given: name one by --iface, or by `iface` in the configuration file"
+                .into(),
+        ));
     }
     let mut each: Vec<String> = Vec::with_capacity(names.len());
     for name in names {
@@ -282,6 +300,7 @@ pub(crate) mod tests {
             shape: Shape::Flat,
             output: Output::Stdout,
             metrics: None,
+            user: None,
             kernel_log: false,
         }
     }
