@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    generate,
     line::Shape,
     settings::{AttachMode, Direction, FlowOptions, Latency, Options, Output, ReplayOptions},
 };
@@ -55,6 +56,8 @@ pub enum Command {
     Schema(SchemaArgs),
     /// Print the options in force, as a configuration file, and where each comes from
     Config(Box<RunArgs>),
+    /// Print the manual page, completions for a shell, or a configuration file to begin with
+    Generate(GenerateArgs),
 }
 
 /// Options of `replay`.
@@ -98,6 +101,14 @@ impl ReplayArgs {
         let output = Output::from(output.as_str());
         ReplayOptions { files, interface, resegment: !no_resegment, flows, shape, output }
     }
+}
+
+/// Options of `generate`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct GenerateArgs {
+    /// What
+    #[arg(value_enum)]
+    pub kind: generate::Kind,
 }
 
 /// Options of `schema`.

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod filter;
+pub mod generate;
 pub mod interface;
 pub mod line;
 pub mod logging;

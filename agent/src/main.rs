@@ -11,7 +11,7 @@ use clap::{CommandFactory as _, error::ErrorKind};
 use feature_agent::{
     cli::{Cli, Command, SchemaArgs},
     config::{self, Failure},
-    daemon, logging, replay, schema, status,
+    daemon, generate, logging, replay, schema, status,
 };
 
 /// The exit code of bad arguments, clap's too.
@@ -35,8 +35,14 @@ fn main() -> ExitCode {
             Ok(settings) => replay::run(&settings, verbosity.quiet),
             Err(invalid) => Cli::command().error(ErrorKind::ValueValidation, invalid).exit(),
         },
+        Some(Command::Generate(arguments)) => {
+            let mut text = Vec::new();
+            generate::write(&mut text, arguments.kind)
+                .context("cannot make it")
+                .and_then(|()| print(&text))
+        }
         Some(Command::Config(_)) => {
-            print(&given.to_toml()).and_then(|()| Ok(given.settings().map(drop)?))
+            print(given.to_toml().as_bytes()).and_then(|()| Ok(given.settings().map(drop)?))
         }
         None => match given.settings() {
             Ok(settings) => daemon::run(settings, &given, &|| Ok(config::read(&arguments)?)),
@@ -54,8 +60,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(text: &str) -> Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+fn print(text: &[u8]) -> Result<()> {
+    match io::stdout().lock().write_all(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.context("cannot write to standard output"),
     }
