@@ -6,9 +6,11 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod package;
 mod project;
 mod root;
 mod run;
+mod sbom;
 mod shell;
 mod strip;
 mod test;
@@ -34,6 +36,8 @@ cargo xtask COMMAND
                          --json: every sample goes to FILE instead of target/bench.json
   build-ebpf [--check]   rebuild the kernel program; --check: compare it with the committed one
   ci                     format, lints, kernel program, docs, tidy
+  package [--test]       a static program, a .deb, a tarball and an SBOM in target/package;
+                         --test: install it in a clean Debian and run it there, as root
   tidy                   rules no compiler knows: line ends, file sizes, documents
 ";
 
@@ -66,6 +70,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo-client" => demo::client(rest),
         "demo-server" => demo::server(),
         "demo-stage" => demo::stage(rest),
+        "package" => package::package(rest),
         "run" => run::run(after_dashes(command, rest)?),
         "test" => test::test(after_dashes(command, rest)?),
         "tidy" => no_arguments(command, rest).and_then(|()| tidy::tidy()),
