@@ -175,7 +175,7 @@ fn in_clean_root(folder: &Path, deb: &Path) -> Result<()> {
     inside("dpkg", &["--install", "/feature-agent.deb"])?;
     inside("feature-agent", &["--version"])?;
     inside("feature-agent", &["schema", "--format", "json"])?;
-    inside("feature-agent", &["config"])?;
+    inside("feature-agent", &["config", "--iface", "lo"])?;
     inside("test", &["-s", "/usr/share/man/man1/feature-agent.1.gz"])?;
     inside("id", &["feature-agent"])?;
     // Live, in a network namespace of its own: it must get ready, see a packet, and end well.
