@@ -288,7 +288,8 @@ impl Test {
         }
         let Self { field, low, high, .. } = if self.field == 0 { *other } else { *self };
         let (mut exact, value) = (self.exact | other.exact, self.value | other.value);
-        if exact & (PROTO | HAS_PORT) == PROTO | HAS_PORT {
+        let is_end = matches!(word, word::SRC_END | word::DST_END);
+        if is_end && exact & (PROTO | HAS_PORT) == PROTO | HAS_PORT {
             // A protocol says itself whether it has ports.
             if !PORTED.contains(&((value >> end::PROTO) as u8)) {
                 return Conjunction::Never;
