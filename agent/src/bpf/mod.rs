@@ -85,6 +85,7 @@ pub struct Kernel {
     sweep_report: Array<MapData, [u8; REPORT]>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     config: Config,
+    filter: filter::Program,
     /// The agent's own packets, which no one else sent.
     probes: Counters,
     /// The link types that something was attached to.
@@ -129,6 +130,7 @@ impl Kernel {
             ebpf,
             logger,
             config: *config,
+            filter: *filter,
             probes: Counters::default(),
             attached: Vec::new(),
         })

@@ -97,7 +97,7 @@ fn record(number: u32) -> Result<Record> {
             vlan_tci: 0,
         };
         let headers =
-            parse(&packet[..], &frame).map_err(|reject| anyhow!("a frame is {reject:?}"))?;
+            parse(&packet[..], &frame, false).map_err(|reject| anyhow!("a frame is {reject:?}"))?;
         let (key, from_b) = headers.key();
         record.key = key;
         // Gaps of every order of size.
