@@ -72,18 +72,7 @@ impl InKernel {
 
     /// Shows it a frame.
     pub fn push(&mut self, frame: &Frame) {
-        let frame = &runnable(frame);
-        assert!(frame.vlan_tci.is_none(), "a test run has no tag outside of the frame");
-        let link = if frame.l3_only { Link::Ip } else { Link::Ethernet };
-        let context = PacketContext {
-            tstamp_ns: frame.time_ns,
-            wire_len: u32::try_from(frame.wire_len).expect("a frame's length"),
-            gso_size: frame.gso_size.into(),
-            ..PacketContext::default()
-        };
-        self.kernel
-            .run(Program::Packet(link), &frame.data, &context, 1)
-            .unwrap_or_else(|e| panic!("{} bytes: {e:#}", frame.data.len()));
+        show(&mut self.kernel, frame);
     }
 
     /// Walks the table at a time of ours.
@@ -133,6 +122,22 @@ impl InKernel {
             })
             .collect()
     }
+}
+
+/// Shows a loaded program a frame.
+pub fn show(kernel: &mut Kernel, frame: &Frame) {
+    let frame = &runnable(frame);
+    assert!(frame.vlan_tci.is_none(), "a test run has no tag outside of the frame");
+    let link = if frame.l3_only { Link::Ip } else { Link::Ethernet };
+    let context = PacketContext {
+        tstamp_ns: frame.time_ns,
+        wire_len: u32::try_from(frame.wire_len).expect("a frame's length"),
+        gso_size: frame.gso_size.into(),
+        ..PacketContext::default()
+    };
+    kernel
+        .run(Program::Packet(link), &frame.data, &context, 1)
+        .unwrap_or_else(|e| panic!("{} bytes: {e:#}", frame.data.len()));
 }
 
 /// The frame, with a priority tag in it if the kernel would refuse to run it without.

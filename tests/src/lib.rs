@@ -17,6 +17,7 @@ pub mod lines;
 pub mod mount;
 pub mod netns;
 pub mod oracle;
+pub mod parity;
 pub mod pcap;
 pub mod random;
 pub mod scenario;
