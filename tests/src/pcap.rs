@@ -1,4 +1,4 @@
-//! Reads capture files: pcap and pcapng.
+//! Reads capture files, pcap and pcapng, and writes simple ones.
 
 use std::{
     fs::{self, File},
@@ -81,6 +81,49 @@ pub fn read(path: &Path) -> Vec<Frame> {
             }
             Err(_) => return frames,
         }
+    }
+}
+
+/// A capture of Ethernet frames with their times in ns, as a pcap file of this machine's byte order.
+pub fn file_of(packets: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 262_144, 1] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    for (time_ns, data) in packets {
+        let len = u32::try_from(data.len()).expect("a frame");
+        let seconds = u32::try_from(time_ns / 1_000_000_000).expect("a time of this century");
+        for word in [seconds, (time_ns % 1_000_000_000) as u32, len, len] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(data);
+    }
+    bytes
+}
+
+/// A capture file that is there for as long as a test.
+#[derive(Debug)]
+pub struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A file of these bytes, whose name holds `name`.
+    pub fn new(name: &str, bytes: &[u8]) -> Self {
+        let name = format!("feature-agent-{name}-{}.pcap", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Self(path)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the folder for what is temporary.
+        let _ = fs::remove_file(&self.0);
     }
 }
 

@@ -1,13 +1,13 @@
 //! The same lines from a capture as from the kernel, see [`feature_agent_tests::parity`].
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use feature_agent::{filter, settings::FlowSettings};
 use feature_agent_tests::{
     craft::{self, IPV4, Tcp, V4},
     generate::mixed_frames,
     parity::{Compared, Parity},
-    pcap,
+    pcap::{self, Temporary},
     random::Random,
     sys::is_root_or_say,
 };
@@ -49,36 +49,6 @@ fn selective() -> FlowSettings {
 /// The table is full again and again.
 fn crowded() -> FlowSettings {
     FlowSettings { max_flows: 40, ..defaults() }
-}
-
-/// A capture file of frames, on the way of a test.
-struct Capture(PathBuf);
-
-impl Capture {
-    fn new(name: &str, packets: &[(u64, Vec<u8>)]) -> Self {
-        let mut bytes = Vec::new();
-        for word in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 262_144, 1] {
-            bytes.extend(word.to_le_bytes());
-        }
-        for (time_ns, data) in packets {
-            let len = u32::try_from(data.len()).expect("a frame");
-            let [seconds, rest] = [time_ns / 1_000_000_000, time_ns % 1_000_000_000];
-            for word in [seconds as u32, rest as u32, len, len] {
-                bytes.extend(word.to_le_bytes());
-            }
-            bytes.extend(data);
-        }
-        let path =
-            std::env::temp_dir().join(format!("feature-agent-{name}-{}.pcap", std::process::id()));
-        fs::write(&path, bytes).expect("a file");
-        Self(path)
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 /// Conversations of every kind, in times that jump, stand still and run back.
@@ -143,8 +113,8 @@ fn a_generated_capture_gives_the_kernels_lines() {
     if !is_root_or_say("a_generated_capture_gives_the_kernels_lines") {
         return;
     }
-    let capture = Capture::new("parity", &generated());
-    let paths = [capture.0.clone()];
+    let capture = Temporary::new("parity", &pcap::file_of(&generated()));
+    let paths = [capture.path().to_owned()];
     let cases = [
         ("defaults", defaults(), true),
         ("talkative", talkative(), true),
