@@ -7,8 +7,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     generate,
-    line::Shape,
-    settings::{AttachMode, Direction, FlowOptions, Latency, Options, Output, ReplayOptions},
+    settings::{AttachMode, Direction, FlowOptions, Latency, Options, ReplayOptions},
+    sink::{OutputArgs, QueueArgs},
 };
 
 /// Computes machine-learning features of network flows inside the Linux kernel.
@@ -51,7 +51,7 @@ pub enum Command {
         feature-agent replay capture.pcap | your-model\n  \
         zcat *.gz | feature-agent replay -\n  \
         feature-agent replay day1.pcapng day2.pcap.zst --filter 'tcp port 443' --output vectors.jsonl")]
-    Replay(ReplayArgs),
+    Replay(Box<ReplayArgs>),
     /// Print every field of a vector: name, type, unit, formula, and when it is null
     Schema(SchemaArgs),
     /// Print the options in force, as a configuration file, and where each comes from
@@ -85,21 +85,16 @@ pub struct ReplayArgs {
     #[command(flatten)]
     pub flows: FlowOptions,
 
-    /// Shape of a line
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
-    pub shape: Shape,
-
-    /// File that lines are appended to; `-` is standard output
-    #[arg(long, value_name = "FILE", default_value = "-", help_heading = "Output")]
-    pub output: String,
+    /// Where vectors go, and how
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl ReplayArgs {
     /// The values, still to be checked.
     pub fn options(self) -> ReplayOptions {
-        let Self { files, interface, no_resegment, flows, shape, output } = self;
-        let output = Output::from(output.as_str());
-        ReplayOptions { files, interface, resegment: !no_resegment, flows, shape, output }
+        let Self { files, interface, no_resegment, flows, output } = self;
+        ReplayOptions { files, interface, resegment: !no_resegment, flows, output }
     }
 }
 
@@ -169,13 +164,13 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub latency: Latency,
 
-    /// Shape of a line
-    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
-    pub shape: Shape,
+    /// Where vectors go, and how
+    #[command(flatten)]
+    pub output: OutputArgs,
 
-    /// File that lines are appended to; `-` is standard output
-    #[arg(long, value_name = "FILE", default_value = "-", help_heading = "Output")]
-    pub output: String,
+    /// What waits for slow consumers
+    #[command(flatten)]
+    pub queue: QueueArgs,
 
     /// Serve Prometheus metrics at /metrics, and whether all is well at /healthz, as in 127.0.0.1:9469
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Service")]
@@ -201,8 +196,8 @@ impl RunArgs {
             flows,
             ring_size,
             latency,
-            shape,
             output,
+            queue,
             metrics,
             user,
             config: _,
@@ -214,8 +209,8 @@ impl RunArgs {
             flows,
             ring_size: ring_size.as_u64(),
             latency,
-            shape,
-            output: Output::from(output.as_str()),
+            output,
+            queue,
             metrics,
             user,
             kernel_log: verbosity.verbose >= 2,
@@ -230,7 +225,11 @@ mod tests {
     use clap::{CommandFactory as _, error::ErrorKind};
 
     use super::*;
-    use crate::settings::tests::options;
+    use crate::{
+        line::Shape,
+        settings::tests::options,
+        sink::{Format, OnFull, Plan, Rotation, Target},
+    };
 
     fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(["feature-agent"].iter().chain(arguments))
@@ -273,6 +272,13 @@ mod tests {
             "--latency=bulk",
             "--shape=array",
             "--output=x.jsonl",
+            "--output=unix:x.sock",
+            "--queue=100",
+            "--on-full=drop-newest",
+            "--block-limit=1m",
+            "--rotate-size=1MiB",
+            "--rotate-every=1h",
+            "--rotate-zstd",
             "--metrics=[::1]:9469",
             "--user=nobody",
             "-vv",
@@ -288,8 +294,19 @@ mod tests {
         assert_eq!(given.config.idle_timeout_us, 60_000_000);
         assert_eq!(given.config.active_timeout_us, 3_600_000_000);
         assert_eq!((given.max_flows, given.ring_bytes), (10, 128 << 10));
-        assert_eq!((given.latency, given.shape), (Latency::Bulk, Shape::Array));
-        assert_eq!(given.output, Output::File("x.jsonl".into()));
+        assert_eq!(given.latency, Latency::Bulk);
+        let rotation =
+            Rotation { size: Some(1 << 20), age: Some(Duration::from_hours(1)), zstd: true };
+        let outputs = Plan {
+            targets: vec![Target::File("x.jsonl".into()), Target::Unix("x.sock".into())],
+            shape: Shape::Array,
+            format: Format::Jsonl,
+            queue: 100,
+            on_full: Some(OnFull::DropNewest),
+            block_limit: Duration::from_mins(1),
+            rotation,
+        };
+        assert_eq!(given.outputs, outputs);
         assert_eq!(given.metrics, Some(([0, 0, 0, 0, 0, 0, 0, 1], 9469).into()));
         assert_eq!(given.user.as_deref(), Some("nobody"));
         assert!(given.kernel_log);

@@ -1,14 +1,14 @@
-//! A record becomes one line of JSON.
+//! A record becomes one line of text: of JSON, or of CSV.
 
 use std::{io::Write as _, net::IpAddr};
 
 use agent_common::{
-    features::{Field, Group, SchemaId, Value, Vector, fields, schema_id},
+    features::{Field, Group, LOST, SchemaId, Value, Vector, fields, schema_id},
     record::Record,
 };
 use clap::ValueEnum;
 
-/// Shape of a line.
+/// Shape of a line of JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
     /// One flat object: every field under its name
@@ -25,8 +25,18 @@ pub const TYPICAL_LINE: usize = 2048;
 #[derive(Debug)]
 pub struct LineWriter {
     schema: SchemaId,
+    syntax: Syntax,
     steps: Vec<Step>,
+    /// The step of the field that differs between consumers.
+    lost: usize,
     end: &'static [u8],
+}
+
+/// How values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Syntax {
+    Json,
+    Csv,
 }
 
 /// A field, and what stands between the value before and its own.
@@ -37,22 +47,36 @@ struct Step {
 }
 
 impl LineWriter {
-    /// A writer of lines of this shape.
+    /// A writer of lines of JSON of this shape.
     pub fn new(shape: Shape) -> Self {
-        let steps = match shape {
-            Shape::Flat => fields().enumerate().map(keyed).collect(),
+        match shape {
+            Shape::Flat => Self::with(Syntax::Json, fields(), keyed, b"}\n"),
             Shape::Array => {
                 let is_envelope = |field: &&Field| field.group == Group::Envelope;
-                let envelope = fields().filter(is_envelope).enumerate().map(keyed);
+                let envelope = fields().filter(is_envelope);
                 let features = fields().filter(|field| !is_envelope(field)).enumerate();
-                envelope.chain(features.map(listed)).collect()
+                let mut writer = Self::with(Syntax::Json, envelope, keyed, b"]}\n");
+                writer.steps.extend(features.map(listed));
+                writer
             }
-        };
-        let end: &[u8] = match shape {
-            Shape::Flat => b"}\n",
-            Shape::Array => b"]}\n",
-        };
-        Self { schema: schema_id(), steps, end }
+        }
+    }
+
+    /// A writer of lines of CSV, as [RFC 4180](https://www.rfc-editor.org/rfc/rfc4180) has them: a value of a
+    /// field that is null is empty.
+    pub fn csv() -> Self {
+        Self::with(Syntax::Csv, fields(), separated, b"\r\n")
+    }
+
+    fn with(
+        syntax: Syntax,
+        of: impl Iterator<Item = &'static Field> + Clone,
+        step: impl Fn((usize, &'static Field)) -> Step,
+        end: &'static [u8],
+    ) -> Self {
+        // Every schema has the field: a test holds it.
+        let lost = of.clone().position(|field| field.name == LOST).unwrap_or(usize::MAX);
+        Self { schema: schema_id(), syntax, steps: of.enumerate().map(step).collect(), lost, end }
     }
 
     /// The identifier that lines carry.
@@ -60,16 +84,40 @@ impl LineWriter {
         &self.schema
     }
 
-    /// Appends a record's line, its newline included; `epoch_offset_us` is unix time minus the record's
-    /// clock.
-    pub fn append(&self, out: &mut Vec<u8>, record: &Record, iface: &str, epoch_offset_us: i64) {
+    /// What comes before the first line: the fields' names for CSV, nothing for JSON.
+    pub fn header(&self) -> Vec<u8> {
+        match self.syntax {
+            Syntax::Json => Vec::new(),
+            Syntax::Csv => {
+                let names: Vec<&str> = fields().map(|field| field.name).collect();
+                [names.join(",").as_bytes(), self.end].concat()
+            }
+        }
+    }
+
+    /// Appends a record's line, its end included; `epoch_offset_us` is unix time minus the record's clock.
+    ///
+    /// Returns where in `out` the one digit stands that is the value of [`LOST`], a 0: each consumer may
+    /// have another number there.
+    pub fn append(
+        &self,
+        out: &mut Vec<u8>,
+        record: &Record,
+        iface: &str,
+        epoch_offset_us: i64,
+    ) -> usize {
         out.reserve(TYPICAL_LINE);
-        let vector = Vector { record, iface, epoch_offset_us, schema: &self.schema };
-        for Step { prefix, value } in &self.steps {
+        let vector = Vector { record, iface, epoch_offset_us, lost: 0, schema: &self.schema };
+        let mut lost = 0;
+        for (place, Step { prefix, value }) in self.steps.iter().enumerate() {
             out.extend_from_slice(prefix);
-            write_value(out, value(&vector));
+            if place == self.lost {
+                lost = out.len();
+            }
+            write_value(out, self.syntax, value(&vector));
         }
         out.extend_from_slice(self.end);
+        lost
     }
 }
 
@@ -84,15 +132,23 @@ fn listed((place, field): (usize, &Field)) -> Step {
     Step { prefix: prefix.into(), value: field.value }
 }
 
-fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
+fn separated((place, field): (usize, &Field)) -> Step {
+    let prefix: &[u8] = if place == 0 { b"" } else { b"," };
+    Step { prefix: prefix.into(), value: field.value }
+}
+
+fn write_value(out: &mut Vec<u8>, syntax: Syntax, value: Value<'_>) {
     match value {
+        Value::Null if syntax == Syntax::Csv => {}
         Value::Null => out.extend_from_slice(b"null"),
         Value::Integer(n) => write_integer(out, n),
         Value::Float(x) => write_float(out, x),
         Value::Bool(yes) => out.extend_from_slice(if yes { b"true" } else { b"false" }),
-        Value::Text(text) => write_text(out, text),
-        Value::Address(address) => write_address(out, address),
-        Value::CommunityId(id) => quoted(out, |out| out.extend_from_slice(id.as_str().as_bytes())),
+        Value::Text(text) => write_text(out, syntax, text),
+        Value::Address(address) => quoted(out, syntax, |out| write_address(out, address)),
+        Value::CommunityId(id) => {
+            quoted(out, syntax, |out| out.extend_from_slice(id.as_str().as_bytes()));
+        }
         Value::UnixMicros(micros) => write_seconds(out, micros),
     }
 }
@@ -104,9 +160,19 @@ fn write_float(out: &mut Vec<u8>, value: f64) {
     debug_assert!(written.is_ok(), "a Vec takes every byte");
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
-    let written = serde_json::to_writer(out, text);
-    debug_assert!(written.is_ok(), "a Vec takes every byte");
+fn write_text(out: &mut Vec<u8>, syntax: Syntax, text: &str) {
+    match syntax {
+        Syntax::Json => {
+            let written = serde_json::to_writer(out, text);
+            debug_assert!(written.is_ok(), "a Vec takes every byte");
+        }
+        Syntax::Csv if text.contains(['"', ',', '\r', '\n']) => {
+            out.push(b'"');
+            out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
+            out.push(b'"');
+        }
+        Syntax::Csv => out.extend_from_slice(text.as_bytes()),
+    }
 }
 
 fn write_integer(out: &mut Vec<u8>, n: u64) {
@@ -114,7 +180,7 @@ fn write_integer(out: &mut Vec<u8>, n: u64) {
 }
 
 fn write_address(out: &mut Vec<u8>, address: IpAddr) {
-    quoted(out, |out| match address {
+    match address {
         // By hand: `Display` goes through a padded buffer, three times as slow.
         IpAddr::V4(address) => {
             for (place, octet) in address.octets().into_iter().enumerate() {
@@ -128,13 +194,19 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
             let written = write!(out, "{address}");
             debug_assert!(written.is_ok(), "a Vec takes every byte");
         }
-    });
+    }
 }
 
-fn quoted(out: &mut Vec<u8>, inside: impl FnOnce(&mut Vec<u8>)) {
-    out.push(b'"');
-    inside(out);
-    out.push(b'"');
+/// A value that holds nothing to escape.
+fn quoted(out: &mut Vec<u8>, syntax: Syntax, inside: impl FnOnce(&mut Vec<u8>)) {
+    match syntax {
+        Syntax::Json => {
+            out.push(b'"');
+            inside(out);
+            out.push(b'"');
+        }
+        Syntax::Csv => inside(out),
+    }
 }
 
 /// Seconds with six decimals, digit by digit: an f64 would not hold them past the year 2242.

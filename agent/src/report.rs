@@ -4,19 +4,30 @@ use std::fmt;
 
 use agent_common::{counters::Counters, parse::Malformed};
 
+use crate::sink::Totals;
+
 /// What is printed on standard error at exit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The kernel's counters, read after the programs were detached.
     pub counters: Counters,
-    /// Vectors that got out.
-    pub written: u64,
+    /// Vectors taken out of the ring.
+    pub taken: u64,
+    /// What became of them, by output.
+    pub outputs: Vec<(String, Totals)>,
 }
 
 impl Report {
-    /// Vectors that did not get out.
+    /// Vectors that got out, each once for every output.
+    pub fn written(&self) -> u64 {
+        self.outputs.iter().map(|(_, totals)| totals.sent).sum()
+    }
+
+    /// Vectors that did not get out, each once for every output.
     pub fn lost(&self) -> u64 {
-        self.counters.vectors.saturating_sub(self.written)
+        let left = self.counters.vectors.saturating_sub(self.taken);
+        let of = |totals: &Totals| totals.offered.saturating_sub(totals.sent) + left;
+        self.outputs.iter().map(|(_, totals)| of(totals)).sum()
     }
 }
 
@@ -38,14 +49,20 @@ impl fmt::Display for Report {
             vectors: _,
             ring_full,
         } = self.counters;
+        let several = self.outputs.len() > 1;
         writeln!(
             f,
             "seen = accounted + not_ip + malformed + filtered + table_full: \
              {seen} = {accounted} + {not_ip} + {} + {filtered} + {table_full}",
             self.counters.malformed()
         )?;
-        let (written, lost) = (self.written, self.lost());
+        let (written, lost) = (self.written(), self.lost());
         writeln!(f, "vectors: {written} written, {lost} lost; delayed (ring full): {ring_full}")?;
+        for (name, totals) in
+            self.outputs.iter().filter(|(_, totals)| several || !totals.is_plain())
+        {
+            writeln!(f, "output {name}: {totals}")?;
+        }
         writeln!(f, "flows: {flows}; bytes accounted: {accounted_bytes}")?;
         let unaccounted = self.counters.unaccounted();
         if unaccounted != 0 {
@@ -84,9 +101,14 @@ fn details<'a>(
 mod tests {
     use super::*;
 
+    fn report(counters: Counters, outputs: &[(&str, Totals)]) -> Report {
+        let outputs = outputs.iter().map(|(name, totals)| ((*name).to_owned(), *totals)).collect();
+        Report { taken: counters.vectors, counters, outputs }
+    }
+
     #[test]
     fn a_quiet_run_says_three_lines() {
-        let report = Report { counters: Counters::default(), written: 0 };
+        let report = report(Counters::default(), &[("x", Totals::default())]);
         assert_eq!(
             report.to_string(),
             "seen = accounted + not_ip + malformed + filtered + table_full: 0 = 0 + 0 + 0 + 0 + 0\n\
@@ -110,11 +132,30 @@ mod tests {
             ring_full: 4,
             ..Counters::default()
         };
-        let text = Report { counters, written: 7 }.to_string();
+        let totals = Totals { offered: 8, sent: 7, dropped: 1, ..Totals::default() };
+        let text = report(counters, &[("x", totals)]).to_string();
         assert!(text.contains(": 20 = 10 + 3 + 3 + 1 + 2\n"), "{text}");
         assert!(text.contains("vectors: 7 written, 1 lost; delayed (ring full): 4\n"), "{text}");
         assert!(text.contains("error in the agent: 1 packets are in no counter\n"), "{text}");
         assert!(text.contains("malformed: truncated_link 1, bad_l4 2\n"), "{text}");
         assert!(text.contains("of these: super-packets (GRO, TSO) 5\n"), "{text}");
+    }
+
+    #[test]
+    fn each_of_several_outputs_has_its_line() {
+        let counters = Counters { vectors: 10, ..Counters::default() };
+        let all = Totals { offered: 10, sent: 10, ..Totals::default() };
+        let some = Totals { offered: 10, sent: 6, dropped: 3, errors: 2, ..Totals::default() };
+        let mut report = report(counters, &[("a", all), ("b", some)]);
+        let text = report.to_string();
+        assert!(text.contains("vectors: 16 written, 4 lost; "), "{text}");
+        assert!(text.contains("\noutput a: 10 sent, 0 dropped\n"), "{text}");
+        assert!(
+            text.contains("\noutput b: 6 sent, 3 dropped, 1 still queued, 2 errors\n"),
+            "{text}"
+        );
+        // What stayed in the ring reached none of them.
+        report.counters.vectors = 15;
+        assert_eq!(report.lost(), 4 + 2 * 5);
     }
 }

@@ -90,7 +90,9 @@ impl InKernel {
     /// Takes what is in the ring; returns how many vectors that were.
     pub fn drain(&mut self) -> usize {
         let Self { kernel, writer, printed } = self;
-        let mut each = |record: &_| writer.append(printed, record, "lo", 0);
+        let mut each = |record: &_| {
+            writer.append(printed, record, "lo", 0);
+        };
         kernel.drain(usize::MAX, &mut each).unwrap_or_else(|e| panic!("{e:#}"))
     }
 

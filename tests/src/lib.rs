@@ -7,6 +7,7 @@ pub mod agent;
 pub mod attached;
 pub mod capture;
 pub mod compare;
+pub mod consumers;
 pub mod craft;
 pub mod fixtures;
 pub mod frame;

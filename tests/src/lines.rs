@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::oracle::{FLAGS, FlowId};
 
 /// The envelope's fields in order.
-pub const ENVELOPE: [&str; 19] = [
+pub const ENVELOPE: [&str; 20] = [
     "schema",
     "ts",
     "iface",
@@ -28,6 +28,7 @@ pub const ENVELOPE: [&str; 19] = [
     "missed",
     "super_packets",
     "super_packets_kept",
+    "lost",
 ];
 
 /// Why a line may have been printed.

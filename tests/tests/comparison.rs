@@ -43,6 +43,7 @@ fn print(flow: &Flow, seq: usize, k: usize) -> String {
         json!(0),
         json!(0),
         json!(0),
+        json!(0),
     ];
     let values = flow.totals_after(k).into_iter().chain(flow.window_after(k, 64));
     let features = values.map(|(name, value)| {
@@ -123,6 +124,7 @@ fn a_change_of_any_field_is_found() {
         "missed",
         "super_packets",
         "super_packets_kept",
+        "lost",
     ];
     for (name, value) in &line.fields {
         if own.contains(&name.as_str()) {

@@ -194,21 +194,24 @@ fn assert_no_more_than_captured(lines: &[Line], oracle: &Oracle) {
 }
 
 #[test]
-fn a_full_disk_is_an_error_with_a_count() {
-    if !is_root_or_say("a_full_disk_is_an_error_with_a_count") {
+fn a_disk_that_stays_full_is_an_error_at_the_end_with_a_count() {
+    if !is_root_or_say("a_disk_that_stays_full_is_an_error_at_the_end_with_a_count") {
         return;
     }
     let pair = Pair::bare(CABLE_MTU);
     let disk = Tmpfs::new(64 << 10);
     let file = disk.path().join("vectors.jsonl");
     let file = file.to_str().expect("UTF-8");
-    let agent = Agent::start(
+    let mut agent = Agent::start(
         &pair.near,
         &["--iface", NEAR_IF, "--stride", "2", "--min-gap", "0ms", "--output", file],
     );
     let frames = mixed_frames(16, 10_000);
     inject::send(&pair.far, FAR_IF, &frames, Pace::FullSpeed);
-    let outcome = agent.wait();
+    let said = wait_until(Duration::from_secs(5), || agent.stderr().contains("does not work"));
+    assert!(said, "{}", agent.stderr());
+    assert!(!agent.has_ended(), "{}", agent.stderr());
+    let outcome = agent.stop();
     assert_eq!(outcome.status.code(), Some(1), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("No space left"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains(file), "the sentence names the file:\n{}", outcome.stderr);

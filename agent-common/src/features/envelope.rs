@@ -18,6 +18,9 @@ const fn field(
     Field { name, group: Envelope, kind, unit, formula, null, value }
 }
 
+/// Name of the one field that differs between the consumers of a vector.
+pub const LOST: &str = "lost";
+
 const NO_PORTS: &str = "protocol without ports";
 const NO_VLAN: &str = "no such tag";
 
@@ -95,6 +98,14 @@ pub(super) const FIELDS: &[Field] = &[
         "super-packets of this flow whose segments' sizes are unknown, each counted as one packet",
         "",
         |v| Value::Integer(v.record.summary.super_packets_kept.into()),
+    ),
+    field(
+        LOST,
+        Integer,
+        "vectors",
+        "vectors made since this consumer's last one that it did not get",
+        "",
+        |v| Value::Integer(v.lost),
     ),
 ];
 

@@ -14,6 +14,7 @@ use core::net::IpAddr;
 
 pub use self::{
     community_id::CommunityId,
+    envelope::LOST,
     schema::{SCHEMA_VERSION, SchemaId, schema_id},
 };
 use crate::record::Record;
@@ -27,6 +28,8 @@ pub struct Vector<'a> {
     pub iface: &'a str,
     /// Unix time minus the record's clock, in µs.
     pub epoch_offset_us: i64,
+    /// Vectors made since the consumer's last one that it did not get: what stands under [`LOST`].
+    pub lost: u64,
     /// The schema's identifier, from [`schema_id`].
     pub schema: &'a SchemaId,
 }
@@ -119,7 +122,7 @@ pub struct Field {
 }
 
 /// Every field, in the order of a line: envelope, totals, window.
-pub fn fields() -> impl Iterator<Item = &'static Field> {
+pub fn fields() -> impl Iterator<Item = &'static Field> + Clone {
     envelope::FIELDS
         .iter()
         .chain(totals::FLOW)

@@ -92,7 +92,8 @@ fn every_value_is_finite_or_a_documented_null() {
     record.sums.iat_sq_sum = 63 * ((1 << 28) - 1) * ((1 << 28) - 1);
     for record in [one, record] {
         let schema = schema_id();
-        let vector = Vector { record: &record, iface: "x", epoch_offset_us: 0, schema: &schema };
+        let vector =
+            Vector { record: &record, iface: "x", epoch_offset_us: 0, lost: 0, schema: &schema };
         let nulls: Vec<&str> = fields()
             .filter_map(|field| match (field.value)(&vector) {
                 Value::Float(value) => {

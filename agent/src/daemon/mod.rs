@@ -1,8 +1,8 @@
 //! The main job: load, attach, and then wait for whatever comes first.
 //!
-//! One thread runs all of this and never waits for the output, which has a thread of its own. When the
-//! output's queue is full, records stay in the ring; when the ring is full, vectors stay due in the flow
-//! table. So a slow consumer delays vectors, and sweeps, signals and counters go on.
+//! One thread runs all of this and never waits for an output: each has a thread of its own. When the queue of
+//! one that blocks is full, records stay in the ring; when the ring is full, vectors stay due in the flow
+//! table. So a slow consumer delays vectors, for as long as it may, and sweeps, signals and counters go on.
 
 mod attached;
 mod names;
@@ -40,8 +40,8 @@ use crate::{
     privilege::{self, Account},
     readable::Readable,
     report::Report,
-    settings::{Output as Destination, Settings},
-    sink::{self, Ending, Output},
+    settings::Settings,
+    sink::{Ending, Outputs, SinkReport, Target},
     status::{self, Status},
     watch::{LinkEvent, Watch},
 };
@@ -67,8 +67,7 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
         let account = settings.user.as_deref().map(Account::find).transpose()?;
         // Early, since a busy port is soon told.
         let observer = Observer::start(settings.metrics)?;
-        // A named pipe waits for its reader here: the signals still have their ordinary effect.
-        let output = Output::start(sink::open(&settings.output)?)?;
+        let outputs = Outputs::start(&settings.outputs)?;
         let signals = Signals::new()?;
 
         let mut kernel = bpf::Kernel::load(&bpf::LoadOptions {
@@ -79,10 +78,11 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
             kernel_log: settings.kernel_log,
         })?;
         kernel.self_check()?;
-        let status = Status::new(quiet, settings.output == Destination::Stdout);
+        let to_stdout = settings.outputs.targets.contains(&Target::Stdout);
+        let status = Status::new(quiet, to_stdout);
         let mut daemon = Daemon {
             attached: Attached::new(settings.direction, settings.attach),
-            pump: Pump::new(kernel, output, &settings, status),
+            pump: Pump::new(kernel, outputs, &settings, status),
             watch,
             signals,
             observer,
@@ -98,7 +98,11 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
         daemon.pump.source.prove_running()?;
         daemon.observer.programs = Some(daemon.pump.source.run_stats());
         privilege::reduce(account.as_ref(), daemon.attached.has_filters())?;
-        info!("ready: watching {}, vectors to {}", daemon.wanted(), daemon.settings.output);
+        info!(
+            "ready: watching {}, vectors to {}",
+            daemon.wanted(),
+            daemon.settings.outputs.names()
+        );
         daemon.manager.ready(&format!("watching {}", daemon.wanted()));
         Box::pin(daemon.run()).await
     })
@@ -109,10 +113,8 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
 enum Stop {
     /// It was told to.
     Signal(&'static str),
-    /// Its consumer has gone, with nothing being written.
-    ConsumerGone,
-    /// The output takes no more; its ending says why.
-    OutputEnded,
+    /// No output takes any more; their endings say why.
+    OutputsEnded,
 }
 
 struct Daemon<'a> {
@@ -140,7 +142,7 @@ impl Daemon<'_> {
             Ok(stop) => self.stop(stop).await,
             Err(error) => {
                 // What is queued is good; what is in the kernel cannot be had.
-                self.pump.finish(PATIENCE).await;
+                self.pump.outputs.finish(PATIENCE).await;
                 Err(error)
             }
         }
@@ -167,12 +169,10 @@ impl Daemon<'_> {
                         }
                     }
                 },
-                () = self.pump.output.ended() => return Ok(Stop::OutputEnded),
+                () = self.pump.outputs.ended() => return Ok(Stop::OutputsEnded),
                 event = self.watch.next() => self.link_event(event?)?,
                 _ = poll.tick() => {
-                    if self.pump.output.consumer_gone() {
-                        return Ok(Stop::ConsumerGone);
-                    }
+                    self.pump.outputs.look_for_consumers();
                     self.sweep()?;
                     ring = self.pump.drain()?;
                 }
@@ -182,7 +182,7 @@ impl Daemon<'_> {
                     ready.context("cannot wait for the ring buffer")?;
                     ring = self.pump.drain()?;
                 }
-                () = self.pump.output.room(), if ring == Ring::NoRoom => ring = self.pump.drain()?,
+                () = self.pump.outputs.room(), if ring == Ring::NoRoom => ring = self.pump.drain()?,
                 () = yield_now(), if ring == Ring::More => ring = self.pump.drain()?,
             }
         }
@@ -235,44 +235,55 @@ impl Daemon<'_> {
         if let Stop::Signal(name) = stop {
             info!("{name}: stopping");
         }
-        if stop == Stop::ConsumerGone {
-            self.pump.discard();
-        }
         let Self { pump, signals, .. } = &mut self;
-        let ending = tokio::select! {
-            ending = async {
+        let in_time = tokio::select! {
+            stopped = async {
                 pump.stop(PATIENCE).await?;
-                anyhow::Ok(Some(pump.finish(PATIENCE).await))
-            } => ending?,
-            _ = signals.stop() => None,
+                pump.outputs.finish(PATIENCE).await;
+                anyhow::Ok(())
+            } => stopped.map(|()| true)?,
+            _ = signals.stop() => false,
         };
-        let counters = self.pump.source.counters()?;
-        let report = Report { counters, written: self.pump.output.written() };
+        let outputs = self.pump.outputs.reports();
+        let report = Report {
+            counters: self.pump.source.counters()?,
+            taken: self.pump.outputs.taken(),
+            outputs: outputs.iter().map(|end| (end.name.clone(), end.totals)).collect(),
+        };
         if !self.quiet {
             // Nobody may be listening.
             let _ = io::stderr().write_all(report.to_string().as_bytes());
         }
-        self.verdict(stop, ending, &report)
+        if !in_time {
+            let (written, lost) = (report.written(), report.lost());
+            bail!(
+                "stopped at once by a second signal: {written} vectors are written, {lost} did not get out"
+            );
+        }
+        verdict(outputs)
     }
+}
 
-    /// Whether that was a good end.
-    fn verdict(&self, stop: Stop, ending: Option<Ending>, report: &Report) -> Result<()> {
-        let (lost, written) = (report.lost(), report.written);
-        let output = &self.settings.output;
-        let counts = format!("{written} vectors are written, {lost} did not get out");
-        let gone = stop == Stop::ConsumerGone;
-        match ending {
-            Some(Ending::Closed) => Ok(()),
-            Some(Ending::Complete | Ending::Stuck) if gone => Ok(()),
-            Some(Ending::Complete) if lost == 0 => Ok(()),
-            Some(Ending::Complete) => bail!("{output} was too slow at the end: {counts}"),
-            Some(Ending::Stuck) => bail!("{output} took nothing for {PATIENCE:?}: {counts}"),
-            Some(Ending::Failed(error)) if error.kind() == io::ErrorKind::StorageFull => bail!(
-                "cannot write to {output}: {error}: {counts}. Make room there, or choose another \
-                 place by --output"
-            ),
-            Some(Ending::Failed(error)) => bail!("cannot write to {output}: {error}: {counts}"),
-            None => bail!("stopped at once by a second signal: {counts}"),
+/// Whether that was a good end: for every output.
+fn verdict(outputs: Vec<SinkReport>) -> Result<()> {
+    let faults: Vec<String> = outputs.into_iter().filter_map(fault).collect();
+    if faults.is_empty() { Ok(()) } else { bail!("{}", faults.join("; ")) }
+}
+
+fn fault(SinkReport { name, totals, ending }: SinkReport) -> Option<String> {
+    let (sent, lost) = (totals.sent, totals.offered - totals.sent);
+    let counts = format!("{sent} vectors are written, {lost} did not get out");
+    match ending {
+        Ending::Complete | Ending::Closed => None,
+        Ending::Stuck => Some(format!("{name} took nothing for {PATIENCE:?}: {counts}")),
+        Ending::Failed(error) => {
+            let full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+            let advice = if error.root_cause().downcast_ref().is_some_and(full) {
+                ". Make room there, or choose another place by --output"
+            } else {
+                ""
+            };
+            Some(format!("cannot write to {name}: {error:#}: {counts}{advice}"))
         }
     }
 }

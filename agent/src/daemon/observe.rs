@@ -71,10 +71,10 @@ impl Observer {
             counters,
             flows: pump.flows,
             max_flows: settings.max_flows.into(),
-            ring_used: counters.vectors.saturating_sub(pump.drained) * IN_RING,
+            ring_used: counters.vectors.saturating_sub(pump.outputs.taken()) * IN_RING,
             ring_size: settings.ring_bytes.into(),
             interfaces: settings.interfaces.iter().map(watched).collect(),
-            outputs: pump.outputs(settings.output.to_string()),
+            outputs: pump.output_stats(),
             programs: self.programs.as_ref().map(RunStats::read).unwrap_or_default(),
         });
         Ok(())

@@ -8,16 +8,15 @@ use agent_common::{
     sweep::{SweepReport, SweepRequest},
 };
 use anyhow::{Result, bail};
-use tokio::{task::yield_now, time::timeout};
+use tokio::task::yield_now;
 use tracing::{info, trace, warn};
 
 use super::{bpf, names::Names};
 use crate::{
     clock::Clock,
-    line::LineWriter,
     metrics::OutputStats,
     settings::Settings,
-    sink::{Batch, Ending, Output},
+    sink::{BATCH, Outputs, Totals},
     status::{Progress, Status},
 };
 
@@ -45,8 +44,6 @@ impl Source for bpf::Kernel {
     }
 }
 
-/// Records that become one batch: about 200 KB of lines.
-const BATCH: usize = 128;
 /// Batches made before timers and signals have their turn.
 const TURN: usize = 16;
 /// Sweeps that may change nothing before the last one is given up.
@@ -61,53 +58,42 @@ pub(super) enum Ring {
     Empty,
     /// Perhaps more; others had to have their turn.
     More,
-    /// Perhaps more; the output has no room for it.
+    /// Perhaps more; an output asks to wait with it.
     NoRoom,
 }
 
 /// The way of the records.
 pub(super) struct Pump<S> {
     pub(super) source: S,
-    pub(super) output: Output,
+    pub(super) outputs: Outputs,
     pub(super) names: Names,
-    lines: LineWriter,
     clock: Clock,
     request: SweepRequest,
     max_flows: u64,
     /// Flows in the table after the last sweep.
     pub(super) flows: u64,
-    /// Records taken out of the ring.
-    pub(super) drained: u64,
-    /// Of these, those that were not offered to the output.
-    dropped: u64,
     /// Flows that had begun before the last sweep.
     begun: u64,
     /// Whether the last sweep had to make room.
     crowded: bool,
     /// Interfaces that are gone, with flows that may still have to say so.
     gone: Vec<u32>,
-    /// Nobody takes vectors any more: they are counted, not written.
-    discard: bool,
     status: Status,
 }
 
 impl<S: Source> Pump<S> {
-    pub(super) fn new(source: S, output: Output, settings: &Settings, status: Status) -> Self {
+    pub(super) fn new(source: S, outputs: Outputs, settings: &Settings, status: Status) -> Self {
         Self {
             source,
-            output,
+            outputs,
             names: Names::default(),
-            lines: LineWriter::new(settings.shape),
             clock: Clock::new(),
             request: SweepRequest::ordinary(settings.config.idle_timeout_us),
             max_flows: settings.max_flows.into(),
             flows: 0,
-            drained: 0,
-            dropped: 0,
             begun: 0,
             crowded: false,
             gone: Vec::new(),
-            discard: false,
             status,
         }
     }
@@ -175,19 +161,10 @@ impl<S: Source> Pump<S> {
         Ok(())
     }
 
-    /// Takes records out of the ring for as long as the output has room for their lines.
+    /// Takes records out of the ring for as long as no output asks to wait.
     pub(super) fn drain(&mut self) -> Result<Ring> {
         for _ in 0..TURN {
-            if self.discard || self.output.has_ended() {
-                let taken = self.source.drain(BATCH, &mut |_| {})?;
-                self.drained += taken as u64;
-                self.dropped += taken as u64;
-                if taken < BATCH {
-                    return Ok(Ring::Empty);
-                }
-                continue;
-            }
-            if !self.output.has_room() {
+            if !self.outputs.has_room() {
                 return Ok(Ring::NoRoom);
             }
             if self.drain_batch()? < BATCH {
@@ -198,28 +175,21 @@ impl<S: Source> Pump<S> {
     }
 
     fn drain_batch(&mut self) -> Result<usize> {
-        let Self { source, output, names, lines, clock, status, drained, dropped, .. } = self;
-        let mut batch: Batch = output.batch();
+        let Self { source, outputs, names, clock, status, .. } = self;
         let taken = source.drain(BATCH, &mut |record| {
-            lines.append(&mut batch.lines, record, names.of(record.key.ifindex), clock.offset_us());
-            batch.vectors += 1;
+            outputs.push(record, names.of(record.key.ifindex), clock.offset_us());
         });
-        *drained += batch.vectors;
-        if batch.vectors > 0 {
+        if outputs.pending() > 0 {
             status.vectors_come();
-            // A batch that comes back has found the output ended: its vectors count as lost.
-            if let Err(batch) = output.send(batch) {
-                *dropped += batch.vectors;
-            }
+            outputs.flush();
         }
         taken
     }
 
     /// What each output got and did not get.
-    pub(super) fn outputs(&self, name: String) -> Vec<OutputStats> {
-        let (sent, dropped) = (self.output.written(), self.dropped);
-        let queued = self.drained.saturating_sub(sent + dropped);
-        vec![OutputStats { name, sent, dropped, queued, ..OutputStats::default() }]
+    pub(super) fn output_stats(&self) -> Vec<OutputStats> {
+        let stats = |(name, totals): (&str, Totals)| OutputStats { name: name.to_owned(), totals };
+        self.outputs.totals().map(stats).collect()
     }
 
     /// Shows the status line.
@@ -234,21 +204,17 @@ impl<S: Source> Pump<S> {
     /// How far it is, in three numbers.
     pub(super) fn progress(&self) -> Result<Progress> {
         let packets = self.source.counters()?.seen;
-        Ok(Progress { packets, flows: self.flows, vectors: self.output.written() })
-    }
-
-    /// Nobody takes vectors any more.
-    pub(super) fn discard(&mut self) {
-        self.discard = true;
+        Ok(Progress { packets, flows: self.flows, vectors: self.outputs.sent() })
     }
 
     /// Every flow emits its last vector, and the ring is emptied. An output that takes nothing for as long
     /// as `patience` is waited for no longer. Programs must be detached before.
     pub(super) async fn stop(&mut self, patience: Duration) -> Result<()> {
         let mut idle = 0;
+        self.outputs.be_patient(patience);
         loop {
             let report = self.source.sweep(&SweepRequest::stop())?;
-            self.empty_ring(patience).await?;
+            self.empty_ring().await?;
             // A program may have been running as it was detached: the last sweep is one that finds nothing.
             if (report.flows, report.waiting, report.ended) == (0, 0, 0) {
                 return Ok(());
@@ -260,24 +226,13 @@ impl<S: Source> Pump<S> {
         }
     }
 
-    async fn empty_ring(&mut self, patience: Duration) -> Result<()> {
+    async fn empty_ring(&mut self) -> Result<()> {
         loop {
             match self.drain()? {
                 Ring::Empty => return Ok(()),
                 Ring::More => yield_now().await,
-                Ring::NoRoom => {
-                    if timeout(patience, self.output.room()).await.is_err() {
-                        self.discard();
-                    }
-                }
+                Ring::NoRoom => self.outputs.room().await,
             }
         }
-    }
-
-    /// Lets out what is queued.
-    pub(super) async fn finish(&mut self, patience: Duration) -> Ending {
-        // Where patience has run out before it is not begun anew.
-        let patience = if self.discard { Duration::from_millis(100) } else { patience };
-        self.output.finish(patience).await
     }
 }

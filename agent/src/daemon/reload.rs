@@ -1,4 +1,5 @@
-//! SIGHUP: the settings are read again, and what can change does, with every flow still there.
+//! SIGHUP: the settings are read again, and what can change does, with every flow still there. Files that vectors go
+//! to are opened again.
 //!
 //! Thresholds and sizes are fixed when the kernel program is loaded, and the flow table is the loaded program's:
 //! what they are made of takes a restart.
@@ -21,8 +22,9 @@ enum Change {
 impl Daemon<'_> {
     /// Reads the settings again. Whatever is wrong with them, the agent goes on.
     pub(super) fn reload(&mut self) {
-        info!("SIGHUP: the settings are read again");
+        info!("SIGHUP: the settings are read again, files are opened again");
         self.manager.reloading();
+        self.pump.outputs.reopen();
         if let Err(error) = self.take_over() {
             error!("the settings stay as they are: {error:#}");
         }

@@ -17,7 +17,10 @@ use agent_common::{
 use bytemuck::Zeroable as _;
 
 use super::{pump::Source, *};
-use crate::{settings, sink::StreamSink};
+use crate::{
+    settings,
+    sink::{FileSink, Form, Plan, Totals},
+};
 
 /// A flow table and a ring that holds few records.
 struct FakeKernel {
@@ -94,9 +97,15 @@ impl Source for FakeKernel {
 fn pump(kernel: FakeKernel, writer: impl Into<OwnedFd>) -> Pump<FakeKernel> {
     let settings = settings::tests::options().check().expect("settings");
     let settings = Settings { max_flows: 100, ..settings };
-    let sink = StreamSink::from(writer.into());
-    let output = Output::start(Box::new(sink)).expect("a thread");
-    let mut pump = Pump::new(kernel, output, &settings, Status::Never);
+    // Small enough to fill, and not patient.
+    let plan =
+        Plan { queue: 1024, block_limit: Duration::from_mins(1), ..settings.outputs.clone() };
+    let writer = writer.into();
+    let outputs = Outputs::over(
+        &plan,
+        vec![Box::new(|counts| Box::new(FileSink::over(writer, Form::Json, Vec::new(), counts)))],
+    );
+    let mut pump = Pump::new(kernel, outputs.expect("a thread"), &settings, Status::Never);
     pump.names.insert(3, "test\"0");
     pump
 }
@@ -122,7 +131,15 @@ fn reader(mut reader: PipeReader) -> thread::JoinHandle<u64> {
 
 fn report<S: Source>(pump: &Pump<S>) -> Report {
     let counters = pump.source.counters().expect("counters");
-    Report { counters, written: pump.output.written() }
+    let totals = |(name, totals): (&str, Totals)| (name.to_owned(), totals);
+    let outputs = pump.outputs.totals().map(totals).collect();
+    Report { counters, taken: pump.outputs.taken(), outputs }
+}
+
+/// Ends the output, and tells how that went.
+async fn finish<S>(pump: &mut Pump<S>, patience: Duration) -> Ending {
+    pump.outputs.finish(patience).await;
+    pump.outputs.reports().remove(0).ending
 }
 
 #[test]
@@ -135,11 +152,11 @@ fn at_the_end_every_flow_speaks_through_a_ring_that_is_too_small() {
     let mut pump = pump(kernel, to);
     run(async {
         pump.stop(PATIENCE).await.expect("stopped");
-        assert!(matches!(pump.finish(PATIENCE).await, Ending::Complete));
+        assert!(matches!(finish(&mut pump, PATIENCE).await, Ending::Complete));
     });
     assert!(sweeps.get() > 5_002 / 300);
     let report = report(&pump);
-    assert_eq!((report.written, report.lost()), (5_002, 0));
+    assert_eq!((report.written(), report.lost()), (5_002, 0));
     assert_eq!(lines.join().expect("lines"), 5_002);
 }
 
@@ -159,10 +176,10 @@ fn a_slow_consumer_leaves_records_in_the_ring() {
         pump.sweep().expect("a sweep does not wait");
         let lines = reader(from);
         while ring != Ring::Empty {
-            pump.output.room().await;
+            pump.outputs.room().await;
             ring = pump.drain().expect("drained");
         }
-        assert!(matches!(pump.finish(PATIENCE).await, Ending::Complete));
+        assert!(matches!(finish(&mut pump, PATIENCE).await, Ending::Complete));
         assert_eq!(lines.join().expect("lines"), 20_000);
     });
     assert_eq!(report(&pump).lost(), 0);
@@ -178,12 +195,13 @@ fn a_consumer_that_goes_loses_what_is_counted_as_lost() {
         let mut line = [0; 100];
         from.read_exact(&mut line).expect("a line");
         drop(from);
-        assert!(pump.output.consumer_gone());
+        pump.outputs.look_for_consumers();
+        assert!(pump.outputs.has_ended());
         pump.stop(PATIENCE).await.expect("stopped");
-        assert!(matches!(pump.finish(PATIENCE).await, Ending::Closed));
+        assert!(matches!(finish(&mut pump, PATIENCE).await, Ending::Closed));
     });
     let report = report(&pump);
-    assert_eq!((report.written, report.lost()), (1, 3_000));
+    assert_eq!((report.written(), report.lost()), (1, 3_000));
 }
 
 #[test]
@@ -193,10 +211,10 @@ fn a_consumer_that_takes_nothing_is_given_up() {
     run(async {
         let patience = Duration::from_millis(100);
         pump.stop(patience).await.expect("stopped");
-        assert!(matches!(pump.finish(patience).await, Ending::Stuck));
+        assert!(matches!(finish(&mut pump, patience).await, Ending::Stuck));
     });
     let report = report(&pump);
-    assert_eq!(report.written + report.lost(), 20_000);
+    assert_eq!(report.written() + report.lost(), 20_000);
     assert!(report.lost() > 10_000);
     drop(from);
 }

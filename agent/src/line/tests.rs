@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::*;
 
 /// A record with every kind of value, over IPv4 or IPv6.
-fn record(version: u8) -> Record {
+pub(crate) fn record(version: u8) -> Record {
     let (a, b) = match version {
         4 => (Address::v4([192, 0, 2, 1]), Address::v4([198, 51, 100, 200])),
         _ => (Address::v6([0x20; 16]), Address::v6([0x2a; 16])),
@@ -150,7 +150,73 @@ fn ipv4_addresses_are_as_the_standard_library_writes_them() {
     for octets in [[0, 0, 0, 0], [255, 255, 255, 255], [10, 0, 99, 100], [1, 20, 200, 9]] {
         let mut out = Vec::new();
         write_address(&mut out, octets.into());
-        assert_eq!(out, format!("\"{}\"", IpAddr::from(octets)).into_bytes());
+        assert_eq!(out, IpAddr::from(octets).to_string().into_bytes());
+    }
+}
+
+#[test]
+fn the_place_of_what_was_lost_is_told() {
+    for writer in [LineWriter::new(Shape::Flat), LineWriter::new(Shape::Array), LineWriter::csv()] {
+        let mut out = b"before".to_vec();
+        let mut places = Vec::new();
+        for record in [record(4), record(6), smallest()] {
+            places.push(writer.append(&mut out, &record, "eth0", 0));
+        }
+        assert_eq!(places.len(), 3);
+        let text = str::from_utf8(&out).expect("UTF-8");
+        let field = fields().position(|field| field.name == LOST).expect("the field");
+        for (line, place) in text["before".len()..].split_inclusive('\n').zip(places) {
+            let offset = line.as_ptr().addr() - text.as_ptr().addr();
+            let (before, behind) = line.split_at(place - offset);
+            assert!(behind.starts_with("0,"), "{behind}");
+            match writer.syntax {
+                Syntax::Json => assert!(before.ends_with("\"lost\":"), "{before}"),
+                Syntax::Csv => assert_eq!(before.matches(',').count(), field),
+            }
+        }
+    }
+}
+
+/// The values of a line of CSV, by the rules of RFC 4180.
+fn cells(line: &str) -> Vec<String> {
+    let line = line.strip_suffix("\r\n").expect("CRLF");
+    let mut cells = vec![String::new()];
+    let mut inside = false;
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        let cell = cells.last_mut().expect("a cell");
+        match c {
+            '"' if inside && chars.peek() == Some(&'"') => {
+                cell.push(chars.next().expect("a quote"));
+            }
+            '"' => inside = !inside,
+            ',' if !inside => cells.push(String::new()),
+            c => cell.push(c),
+        }
+    }
+    assert!(!inside, "a quote is open: {line}");
+    cells
+}
+
+#[test]
+fn csv_holds_the_same_values() {
+    for (record, iface) in [(record(4), "eth0"), (record(6), "a\"b,c"), (smallest(), "x y")] {
+        let writer = LineWriter::csv();
+        let mut out = Vec::new();
+        writer.append(&mut out, &record, iface, 77);
+        let values = cells(str::from_utf8(&out).expect("UTF-8"));
+        let names = cells(str::from_utf8(&writer.header()).expect("UTF-8"));
+        assert!(names.iter().map(String::as_str).eq(fields().map(|field| field.name)));
+        let json = parsed(&line(Shape::Flat, &record, iface, 77));
+        assert_eq!(values.len(), names.len());
+        for (name, value) in names.iter().zip(&values) {
+            match &json[name] {
+                Json::Null => assert_eq!(value, ""),
+                Json::String(text) => assert_eq!(value, text),
+                other if name == "ts" => assert_eq!(value.parse().ok(), other.as_f64()),
+                other => assert_eq!(value, &other.to_string()),
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use agent_common::{features::schema_id, parse::Malformed};
 
 use super::snapshot::Snapshot;
+use crate::sink::Totals;
 
 /// A metric, as OpenMetrics 1.0 has them.
 #[derive(Debug)]
@@ -168,7 +169,7 @@ pub const METRICS: &[Metric] = &[
         outputs(s, |output| output.consumers)
     }),
     gauge("output_queue_vectors", "Vectors that wait for an output, by output", |s| {
-        outputs(s, |output| output.queued)
+        outputs(s, Totals::queued)
     }),
     gauge("interface_attached", "1 while programs are attached to the interface, else 0", |s| {
         s.interfaces
@@ -253,6 +254,9 @@ fn by<'a>(label: &'static str, values: impl IntoIterator<Item = (&'a str, u64)>)
     values.into_iter().map(|(name, value)| sample(label, name, Value::Integer(value))).collect()
 }
 
-fn outputs(snapshot: &Snapshot, value: fn(&super::OutputStats) -> u64) -> Vec<Sample> {
-    by("output", snapshot.outputs.iter().map(|output| (output.name.as_str(), value(output))))
+fn outputs(snapshot: &Snapshot, value: fn(&Totals) -> u64) -> Vec<Sample> {
+    by(
+        "output",
+        snapshot.outputs.iter().map(|output| (output.name.as_str(), value(&output.totals))),
+    )
 }

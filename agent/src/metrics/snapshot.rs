@@ -8,6 +8,8 @@ use std::{
 use agent_common::counters::Counters;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::sink::Totals;
+
 /// All that the metrics are made of.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -40,20 +42,8 @@ pub struct Snapshot {
 pub struct OutputStats {
     /// Its name, as `--output` has it.
     pub name: String,
-    /// Vectors that got out.
-    pub sent: u64,
-    /// Vectors that this place did not get and will not get.
-    pub dropped: u64,
-    /// Of these, vectors made while no consumer was connected to a place that consumers connect to.
-    pub unheard: u64,
-    /// Vectors that wait in its queue.
-    pub queued: u64,
-    /// Errors, each followed by another try.
-    pub errors: u64,
-    /// Times that it worked again after an error.
-    pub reconnects: u64,
-    /// Consumers connected now, of a place that consumers connect to.
-    pub consumers: u64,
+    /// What became of the vectors.
+    pub totals: Totals,
 }
 
 /// One kernel program, as the kernel has measured it.

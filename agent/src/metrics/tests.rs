@@ -12,14 +12,12 @@ use std::{
 use agent_common::counters::Counters;
 
 use super::{definitions::PREFIX, health::health, page::Page, *};
+use crate::sink::Totals;
 
 fn snapshot() -> Snapshot {
     let output = OutputStats {
         name: "standard \"output\"".into(),
-        sent: 5,
-        dropped: 1,
-        queued: 2,
-        ..OutputStats::default()
+        totals: Totals { offered: 8, sent: 5, dropped: 1, ..Totals::default() },
     };
     let run_time = Duration::from_micros(3);
     Snapshot {

@@ -21,7 +21,7 @@ use std::{
 };
 
 use agent_common::record::Record;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -32,15 +32,12 @@ pub use self::engine::Engine;
 use self::progress::Progress;
 use crate::{
     capture::{Captures, link_type_name},
-    line::LineWriter,
     report::Report,
-    settings::{Output, ReplaySettings},
-    sink::{self, Batch, Sink, SinkError, Written},
+    settings::ReplaySettings,
+    sink::{Blocking, Ending, SinkError, Target},
     status::{self, Status},
 };
 
-/// Bytes of lines that are written at once.
-const BATCH: usize = 256 << 10;
 /// Packets between two looks at the clock.
 const TURN: u64 = 1 << 14;
 
@@ -52,10 +49,10 @@ const TURN: u64 = 1 << 14;
 /// came.
 pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
     let mut captures = Captures::open(&settings.files, &settings.interface)?;
-    let mut out = Lines::open(settings)?;
+    let mut out = Blocking::start(&settings.outputs)?;
     let interrupted = interruption()?;
     let mut engine = Engine::new(&settings.flows, settings.resegment);
-    let mut status = Status::new(quiet, settings.output == Output::Stdout);
+    let mut status = Status::new(quiet, settings.outputs.targets.contains(&Target::Stdout));
     let mut progress = Progress::new();
     let mut unknown: BTreeMap<u32, u64> = BTreeMap::new();
     let (mut packets, mut broken) = (0, 0);
@@ -84,19 +81,20 @@ pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
         }
         if !engine.records().is_empty() {
             status.vectors_come();
-            open = out.write(engine.records(), &captures, hold)?;
+            open = write(&mut out, engine.records(), &captures, hold)?;
         }
         if packets % TURN == 0 && status.wanted() && progress.is_due() {
             let stand = progress.stand(packets, captures.position(), captures.total());
-            status.show(&stand, out.written.get());
+            status.show(&stand, out.sent());
         }
     }
     status::clear();
     engine.stop();
     if open {
-        out.write(engine.records(), &captures, true)?;
-        out.finish()?;
+        write(&mut out, engine.records(), &captures, true)?;
     }
+    let taken = out.taken();
+    let outputs = out.finish();
     for (link_type, packets) in unknown {
         let name = link_type_name(link_type);
         warn!(
@@ -104,9 +102,15 @@ pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
         );
     }
     if !quiet {
-        let report = Report { counters: *engine.counters(), written: out.written.get() };
+        let totals = outputs.iter().map(|end| (end.name.clone(), end.totals)).collect();
+        let report = Report { counters: *engine.counters(), taken, outputs: totals };
         // Nobody may be listening.
         let _ = io::stderr().write_all(report.to_string().as_bytes());
+    }
+    for end in outputs {
+        if let Ending::Failed(error) = end.ending {
+            return Err(cannot_write(error.context(end.name)));
+        }
     }
     if interrupted.load(Ordering::Relaxed) {
         bail!("stopped by a signal after {packets} packets; the lines are complete up to there");
@@ -131,67 +135,23 @@ fn interruption() -> Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
-/// From records to the output.
-struct Lines<'a> {
-    output: &'a Output,
-    sink: Box<dyn Sink>,
-    writer: LineWriter,
-    batch: Batch,
-    written: Written,
+/// Lets records out; unless few may be held back, at once. False: nobody reads any more.
+fn write(
+    out: &mut Blocking,
+    records: &mut Vec<Record>,
+    captures: &Captures,
+    hold: bool,
+) -> Result<bool> {
+    let all = records
+        .drain(..)
+        .try_for_each(|record| out.write(&record, captures.interface_name(record.key.ifindex), 0));
+    match if hold { all } else { all.and_then(|()| out.flush()) } {
+        Ok(()) => Ok(true),
+        Err(SinkError::Closed) => Ok(false),
+        Err(SinkError::Failed(error)) => Err(cannot_write(error)),
+    }
 }
 
-impl<'a> Lines<'a> {
-    fn open(settings: &'a ReplaySettings) -> Result<Self> {
-        Ok(Self {
-            output: &settings.output,
-            sink: sink::open(&settings.output)?,
-            writer: LineWriter::new(settings.shape),
-            batch: Batch::default(),
-            written: Written::default(),
-        })
-    }
-
-    /// Makes lines of the records, and lets them out, unless few may be held back. False: nobody reads any more.
-    fn write(
-        &mut self,
-        records: &mut Vec<Record>,
-        captures: &Captures,
-        hold: bool,
-    ) -> Result<bool> {
-        for record in records.drain(..) {
-            let iface = captures.interface_name(record.key.ifindex);
-            self.writer.append(&mut self.batch.lines, &record, iface, 0);
-            self.batch.vectors += 1;
-        }
-        if hold && self.batch.lines.len() < BATCH {
-            return Ok(true);
-        }
-        self.flush()
-    }
-
-    fn flush(&mut self) -> Result<bool> {
-        let result = self.sink.write(&self.batch, &self.written);
-        self.batch.lines.clear();
-        self.batch.vectors = 0;
-        self.judge(result)
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        if self.flush()? {
-            let result = self.sink.finish(&self.written);
-            self.judge(result)?;
-        }
-        Ok(())
-    }
-
-    fn judge(&self, result: Result<(), SinkError>) -> Result<bool> {
-        match result {
-            Ok(()) => Ok(true),
-            Err(SinkError::Closed) => Ok(false),
-            Err(SinkError::Failed(error)) => Err(error).with_context(|| {
-                let written = self.written.get();
-                format!("cannot write to {}: {written} vectors are written, no more", self.output)
-            }),
-        }
-    }
+fn cannot_write(error: Error) -> Error {
+    error.context("cannot write all of the vectors")
 }

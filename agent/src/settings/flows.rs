@@ -151,7 +151,7 @@ fn micros(option: &str, value: Duration, least: Duration) -> Result<u64, Invalid
 }
 
 /// Parses `100ms`, `1s`, `5m`, and a plain `0`.
-fn duration() -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
+pub(crate) fn duration() -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
     |text| {
         humantime::parse_duration(text).map_err(|error| format!("{error} (as in 250ms, 1s or 5m)"))
     }

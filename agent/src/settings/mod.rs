@@ -7,8 +7,9 @@ mod flows;
 use agent_common::{config::Config, filter::Program};
 use clap::ValueEnum;
 
+pub(crate) use self::flows::duration;
 pub use self::flows::{FlowOptions, FlowSettings, Sample};
-use crate::line::Shape;
+use crate::sink::{OutputArgs, Plan, QueueArgs};
 
 /// Window sizes that the kernel program's ring of slots can hold.
 pub const WINDOW: std::ops::RangeInclusive<u32> = 2..=64;
@@ -76,30 +77,6 @@ impl Latency {
     }
 }
 
-/// Where lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Standard output.
-    Stdout,
-    /// Appended to a file.
-    File(PathBuf),
-}
-
-impl From<&str> for Output {
-    fn from(text: &str) -> Self {
-        if text == "-" { Self::Stdout } else { Self::File(text.into()) }
-    }
-}
-
-impl fmt::Display for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdout => f.write_str("standard output"),
-            Self::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
 /// The values of the options as given, before they are checked.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -115,10 +92,10 @@ pub struct Options {
     pub ring_size: u64,
     /// `--latency`.
     pub latency: Latency,
-    /// `--shape`.
-    pub shape: Shape,
-    /// `--output`.
-    pub output: Output,
+    /// `--output`, and all that is said about outputs.
+    pub output: OutputArgs,
+    /// `--queue`, and what happens when it is full.
+    pub queue: QueueArgs,
     /// `--metrics`.
     pub metrics: Option<SocketAddr>,
     /// `--user`.
@@ -138,10 +115,8 @@ pub struct ReplayOptions {
     pub resegment: bool,
     /// What is made of the packets.
     pub flows: FlowOptions,
-    /// `--shape`.
-    pub shape: Shape,
-    /// `--output`.
-    pub output: Output,
+    /// `--output`, and all that is said about outputs.
+    pub output: OutputArgs,
 }
 
 /// Checked settings of a replay.
@@ -155,21 +130,20 @@ pub struct ReplaySettings {
     pub resegment: bool,
     /// What is made of the packets.
     pub flows: FlowSettings,
-    /// Shape of a line.
-    pub shape: Shape,
-    /// Where lines go.
-    pub output: Output,
+    /// Where vectors go.
+    pub outputs: Plan,
 }
 
 impl ReplayOptions {
     /// Checks every value.
     pub fn check(self) -> Result<ReplaySettings, Invalid> {
         let flows = self.flows.check()?;
-        let Self { files, interface, resegment, shape, output, .. } = self;
+        let outputs = self.output.check(QueueArgs::default())?;
+        let Self { files, interface, resegment, .. } = self;
         if interface.is_empty() {
             return Err(Invalid("--iface must not be empty".into()));
         }
-        Ok(ReplaySettings { files, interface, resegment, flows, shape, output })
+        Ok(ReplaySettings { files, interface, resegment, flows, outputs })
     }
 }
 
@@ -197,10 +171,8 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// When the ring is drained.
     pub latency: Latency,
-    /// Shape of a line.
-    pub shape: Shape,
-    /// Where lines go.
-    pub output: Output,
+    /// Where vectors go.
+    pub outputs: Plan,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// As whom the agent goes on once it runs.
@@ -219,6 +191,13 @@ impl Settings {
 /// A value that an option cannot have, in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid(String);
+
+impl Invalid {
+    /// The sentence.
+    pub(crate) fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -244,8 +223,7 @@ impl Options {
             max_flows: flows.max_flows,
             ring_bytes,
             latency: self.latency,
-            shape: self.shape,
-            output: self.output,
+            outputs: self.output.check(self.queue)?,
             metrics: self.metrics,
             user: self.user,
             kernel_log: self.kernel_log,
@@ -287,6 +265,10 @@ fn ring_bytes(asked: u64) -> Result<u32, Invalid> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::{
+        line::Shape,
+        sink::{Format, Target},
+    };
 
     /// The command line's defaults.
     pub(crate) fn options() -> Options {
@@ -297,8 +279,15 @@ pub(crate) mod tests {
             flows: flows::tests::options(),
             ring_size: 8 << 20,
             latency: Latency::Balanced,
-            shape: Shape::Flat,
-            output: Output::Stdout,
+            output: OutputArgs {
+                outputs: vec![Target::Stdout],
+                format: Format::Jsonl,
+                shape: Shape::Flat,
+                rotate_size: None,
+                rotate_every: None,
+                rotate_zstd: false,
+            },
+            queue: QueueArgs::default(),
             metrics: None,
             user: None,
             kernel_log: false,
@@ -315,6 +304,7 @@ pub(crate) mod tests {
     fn defaults_are_those_of_the_core() {
         let settings = options().check().expect("defaults are valid");
         assert_eq!(settings.config, Config::DEFAULT);
+        assert_eq!(settings.outputs, Plan::default());
     }
 
     #[test]

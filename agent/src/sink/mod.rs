@@ -1,65 +1,63 @@
-//! Where lines go. A sink writes batches, on a thread of its own, behind a queue that is bounded: see
-//! [`Output`]. When the queue is full the daemon leaves records in the kernel's ring; nothing is dropped.
+//! Where vectors go. Each sink has a bounded [`Queue`] and a thread of its own, so that one that is slow, full
+//! or gone holds up nobody, or only for as long as it may: see [`OnFull`] and [`Outputs`].
+//!
+//! ```text
+//! record → Builder → Batch ─┬─ Queue → thread: Sink      what waits, and is dropped, is the consumer's own;
+//!          once for all     ├─ Queue → thread: Sink      the first vector after a gap says how many it
+//!                           └─ …                         did not get (the field `lost`)
+//! ```
 
-mod output;
+mod args;
+mod batch;
+mod blocking;
+mod counts;
+mod file;
+mod outputs;
+mod queue;
+mod rotate;
 mod stream;
+mod target;
 #[cfg(test)]
 mod tests;
+mod unix;
+mod worker;
 
-use std::{
-    fmt, io,
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
-
-use anyhow::{Context as _, Result};
+#[cfg(test)]
+pub(crate) use self::outputs::MakeSink;
+use std::{fmt, io, os::fd::OwnedFd, time::Instant};
 
 pub use self::{
-    output::{Ending, Output},
-    stream::StreamSink,
+    args::{Format, OutputArgs, Plan, QueueArgs},
+    batch::{BATCH, Batch, Builder, Form, Lines, Portion, Row, Wants},
+    blocking::Blocking,
+    counts::{Counts, Totals},
+    file::FileSink,
+    outputs::{Ending, Outputs, SinkReport},
+    queue::{Hand, OnFull, Queue, QueueOptions, Work},
+    rotate::Rotation,
+    stream::LineStream,
+    target::Target,
+    worker::Patience,
 };
-use crate::settings;
 
-/// Complete lines.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The lines, each with its newline.
-    pub lines: Vec<u8>,
-    /// How many.
-    pub vectors: u64,
-}
-
-/// How many vectors got out, counted where it happens and read elsewhere.
-#[derive(Clone, Debug, Default)]
-pub struct Written(Arc<AtomicU64>);
-
-impl Written {
-    /// More got out.
-    pub fn add(&self, vectors: u64) {
-        self.0.fetch_add(vectors, Ordering::Relaxed);
-    }
-
-    /// The count so far.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Why no more vectors get out.
+/// Why vectors do not get out.
 #[derive(Debug)]
 pub enum SinkError {
-    /// Whoever read them has gone; for a pipe that is no error.
+    /// Whoever read them has gone for good; for a pipe that is no error.
     Closed,
-    /// They cannot be written.
-    Failed(io::Error),
+    /// They cannot be written now.
+    Failed(anyhow::Error),
 }
 
 impl From<io::Error> for SinkError {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::Closed } else { Self::Failed(error) }
+        Self::Failed(error.into())
+    }
+}
+
+impl From<anyhow::Error> for SinkError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
     }
 }
 
@@ -67,36 +65,58 @@ impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the consumer has closed it"),
-            Self::Failed(error) => write!(f, "{error}"),
+            Self::Failed(error) => write!(f, "{error:#}"),
         }
     }
 }
 
 impl std::error::Error for SinkError {}
 
-/// A destination. Its methods may block: they run on a thread of their own.
+/// A destination. Its methods may block: they run on a thread of their own. After an error the sink is opened
+/// again, later and later, until it works.
 pub trait Sink: Send + 'static {
-    /// Writes a batch, and counts each vector in `written` as soon as its last byte is out.
-    fn write(&mut self, batch: &Batch, written: &Written) -> Result<(), SinkError>;
+    /// Whether it need not be opened before the first write.
+    fn is_open(&self) -> bool {
+        true
+    }
 
-    /// Lets out what the sink itself still holds, at the end.
-    fn finish(&mut self, _written: &Written) -> Result<(), SinkError> {
+    /// Makes ready to write, again after an error.
+    fn open(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// A descriptor on which poll(2) tells that the consumer has gone, if there is such a thing: with
+    /// Writes the vectors in hand, and says of each that it was sent as soon as it is certain to be out. What is
+    /// left in hand after an error is offered again.
+    fn write(&mut self, hand: &mut Hand) -> Result<(), SinkError>;
+
+    /// How many vectors it would like to have in hand.
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    /// When [`Sink::idle`] is to be called if nothing comes.
+    fn wakes_at(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Does what is to be done in time.
+    fn idle(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// The file is to be opened again, under its name: what was there may have been moved.
+    fn reopen(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Lets out what the sink itself still holds, at the end.
+    fn finish(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// A descriptor on which poll(2) tells that the consumer has gone for good, if there is such a thing: with
     /// nothing to write, no write would tell.
     fn consumer(&self) -> io::Result<Option<OwnedFd>> {
         Ok(None)
     }
-}
-
-/// Opens the sink that the settings name.
-pub fn open(output: &settings::Output) -> Result<Box<dyn Sink>> {
-    let stream = match output {
-        settings::Output::Stdout => StreamSink::stdout().context("cannot use standard output")?,
-        settings::Output::File(path) => StreamSink::append(path)
-            .with_context(|| format!("cannot open {} for writing", path.display()))?,
-    };
-    Ok(Box::new(stream))
 }

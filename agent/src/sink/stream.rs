@@ -1,94 +1,146 @@
-//! Lines to a file, a pipe, a terminal: anything that write(2) takes.
+//! Lines to a file, a pipe, a socket, a terminal: anything that write(2) takes.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::fs::FileTypeExt as _,
-    },
-    path::Path,
+    fs::File,
+    io::{self, ErrorKind, Write as _},
+    os::fd::OwnedFd,
+    sync::Arc,
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Batch, Sink, SinkError, Written};
+use super::{Counts, Form, Hand};
 
-/// A sink on a file descriptor, without a buffer: a batch is one.
+/// An open file that lines are written to, without a buffer: a batch is one.
 #[derive(Debug)]
-pub struct StreamSink {
+pub struct LineStream {
     file: File,
+    form: Form,
+    counts: Arc<Counts>,
+    /// What is to be written before anything else: the header, and a line that was cut off.
+    header: Cut,
+    line: Cut,
+    /// Bytes written.
+    written: u64,
 }
 
-impl StreamSink {
-    /// This process's standard output.
-    pub fn stdout() -> io::Result<Self> {
-        // Not through `io::stdout()`: its buffer would make the count of what got out a guess.
-        Ok(Self { file: rustix::stdio::stdout().try_clone_to_owned()?.into() })
+/// Bytes of which a part is out.
+#[derive(Debug, Default)]
+struct Cut {
+    bytes: Vec<u8>,
+    out: usize,
+}
+
+impl LineStream {
+    /// Begins with a header, or with none.
+    pub fn new(file: impl Into<OwnedFd>, form: Form, header: Vec<u8>, counts: Arc<Counts>) -> Self {
+        let file = File::from(file.into());
+        Self { file, form, counts, header: Cut::all_of(header), line: Cut::default(), written: 0 }
     }
 
-    /// A file that lines are appended to. If it ends in the middle of a line, that line is ended first.
-    pub fn append(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
-        // Only what can be read back may be looked at: a FIFO would wait, a device would act.
-        if file.metadata()?.is_file() && ends_inside_a_line(path) {
-            (&file).write_all(b"\n")?;
-        }
-        Ok(Self { file })
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
     }
-}
 
-impl From<OwnedFd> for StreamSink {
-    fn from(descriptor: OwnedFd) -> Self {
-        Self { file: descriptor.into() }
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
     }
-}
 
-fn ends_inside_a_line(path: &Path) -> bool {
-    let last_byte = || -> io::Result<u8> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::End(-1))?;
-        let mut last = [0];
-        file.read_exact(&mut last)?;
-        Ok(last[0])
-    };
-    // An empty file has no last byte.
-    last_byte().is_ok_and(|byte| byte != b'\n')
-}
+    /// Whether a line was begun and is not out.
+    pub fn is_inside_a_line(&self) -> bool {
+        !self.line.bytes.is_empty()
+    }
 
-impl Sink for StreamSink {
-    fn write(&mut self, batch: &Batch, written: &Written) -> Result<(), SinkError> {
-        let mut rest = batch.lines.as_slice();
-        while !rest.is_empty() {
-            match self.file.write(rest) {
-                Ok(0) => return Err(SinkError::Failed(ErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    let (out, left) = rest.split_at(count);
-                    written.add(newlines(out));
-                    rest = left;
+    /// Goes on in another file, which begins with this header: with the whole line that was cut off.
+    pub fn go_on_in(&mut self, file: File, header: Vec<u8>) {
+        self.file = file;
+        self.written = 0;
+        self.header = Cut::all_of(header);
+        self.line.out = 0;
+    }
+
+    /// Writes the vectors in hand. Each is counted as soon as its last byte is out.
+    pub fn write(&mut self, hand: &mut Hand) -> io::Result<()> {
+        self.end_line()?;
+        while let Some(portion) = hand.first() {
+            let lines = portion.lines(self.form);
+            let vectors = portion.len();
+            let (mut out, mut whole) = (0, 0);
+            let failed = loop {
+                if out == lines.len() {
+                    break None;
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Standard output is shared, and another program may have made it non-blocking.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => wait_writable(&self.file)?,
-                Err(error) => return Err(error.into()),
+                match write_some(&self.file, &lines.from(out)) {
+                    Ok(count) => out += count,
+                    Err(error) => break Some(error),
+                }
+                let before = whole;
+                while whole < vectors && lines.end(whole) <= out {
+                    whole += 1;
+                }
+                self.counts.send(whole - before);
+            };
+            self.written += out as u64;
+            let begin = if whole == 0 { 0 } else { lines.end(whole - 1) };
+            if out > begin {
+                let bytes = portion.line(self.form, whole).into_owned();
+                self.line = Cut { bytes, out: out - begin };
+                whole += 1;
+            }
+            hand.taken(whole);
+            if let Some(error) = failed {
+                return Err(error);
             }
         }
         Ok(())
     }
 
-    fn consumer(&self) -> io::Result<Option<OwnedFd>> {
-        let kind = self.file.metadata()?.file_type();
-        if kind.is_fifo() || kind.is_socket() || kind.is_char_device() {
-            Ok(Some(self.file.as_fd().try_clone_to_owned()?))
-        } else {
-            Ok(None)
+    /// Writes what is left of the header, and of a line that was cut off.
+    pub fn end_line(&mut self) -> io::Result<()> {
+        for cut in [&mut self.header, &mut self.line] {
+            while cut.out < cut.bytes.len() {
+                let count = write_some(&self.file, &[io::IoSlice::new(&cut.bytes[cut.out..])])?;
+                cut.out += count;
+                self.written += count as u64;
+            }
+        }
+        if !std::mem::take(&mut self.line).bytes.is_empty() {
+            self.counts.send(1);
+        }
+        self.header = Cut::default();
+        Ok(())
+    }
+}
+
+impl Drop for LineStream {
+    /// A line that was never ended did not get out.
+    fn drop(&mut self) {
+        if self.is_inside_a_line() {
+            self.counts.lose(1);
         }
     }
 }
 
-/// Vectors whose last byte is among these: text in a line has its newlines escaped.
-fn newlines(bytes: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', bytes).count() as u64
+impl Cut {
+    fn all_of(bytes: Vec<u8>) -> Self {
+        Self { bytes, out: 0 }
+    }
+}
+
+/// Writes at least one byte.
+fn write_some(mut file: &File, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    loop {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // As pipes and sockets are opened here; standard output is shared, and may be of another program's making.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_writable(file)?,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn wait_writable(file: &File) -> io::Result<()> {

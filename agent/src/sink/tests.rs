@@ -1,20 +1,53 @@
-//! Pipes that close, disks that are full, readers that are slow: every vector is counted.
+//! Consumers that are slow, die and come back, and disks that are full: every vector arrives, or is counted and
+//! told about.
+
+mod files;
+mod queue;
+mod sockets;
+mod streams;
 
 use std::{
     fs,
-    io::{PipeReader, Read as _, pipe},
     path::PathBuf,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use agent_common::record::{Reason, Record};
+use bytemuck::Zeroable as _;
+
 use super::*;
+use crate::line::{LineWriter, Shape};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn batch(vectors: u64, line: &str) -> Batch {
-    let lines = format!("{line}\n").repeat(vectors as usize).into_bytes();
-    Batch { lines, vectors }
+/// A record whose number is its `seq`.
+pub(super) fn numbered(number: u64) -> Record {
+    let mut record = Record::zeroed();
+    record.key.version = 4;
+    record.reason = Reason::Stop as u32;
+    record.sums.packets = [1, 0];
+    record.summary.seq = number as u32;
+    record
+}
+
+/// Pushes numbered vectors, as the main loop does.
+fn push(outputs: &mut Outputs, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        outputs.push(&numbered(number), "eth0", 0);
+        if outputs.pending() == BATCH {
+            outputs.flush();
+        }
+    }
+    outputs.flush();
+}
+
+/// As the main loop, which waits when it is asked to.
+async fn push_patiently(outputs: &mut Outputs, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        outputs.room().await;
+        push(outputs, number..number + 1);
+    }
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
@@ -22,182 +55,78 @@ fn run<T>(work: impl Future<Output = T>) -> T {
     runtime.expect("a runtime").block_on(work)
 }
 
-fn piped() -> (PipeReader, Output) {
-    let (reader, writer) = pipe().expect("a pipe");
-    let sink = StreamSink::from(OwnedFd::from(writer));
-    (reader, Output::start(Box::new(sink)).expect("a thread"))
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
-/// A path of this test's own, removed at its end.
+/// The numbers of the lines, and what each says was lost before it.
+fn numbers(text: &str) -> Vec<(u64, u64)> {
+    let number = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let int = |name: &str| line[name].as_u64().expect("an integer");
+        (int("seq"), int("lost"))
+    };
+    text.lines().map(number).collect()
+}
+
+/// Checks that every number below `made` was received, or told as lost before the next; returns how many were lost
+/// behind the last.
+fn assert_adds_up(received: &[(u64, u64)], made: u64) -> u64 {
+    let mut next = 0;
+    for (number, lost) in received {
+        assert_eq!(*number, next + lost, "of {received:?}");
+        next = number + 1;
+    }
+    assert!(next <= made);
+    made - next
+}
+
+/// The totals of the only output.
+fn totals(outputs: &Outputs) -> Totals {
+    outputs.totals().next().expect("an output").1
+}
+
+fn end(outputs: &mut Outputs, patience: Duration) -> Vec<SinkReport> {
+    run(outputs.finish(patience));
+    outputs.reports()
+}
+
+fn plan(targets: &[&str]) -> Plan {
+    let target = |text: &&str| text.parse().expect("a target");
+    Plan { targets: targets.iter().map(target).collect(), ..Plan::default() }
+}
+
+/// A folder of this test's own, removed at its end.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
         let path =
             std::env::temp_dir().join(format!("feature-agent-{}-{name}", std::process::id()));
-        let _ = fs::remove_file(&path);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("a folder");
         Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).expect("a folder");
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().expect("UTF-8");
+        let mut names: Vec<_> = entries.map(|entry| name(entry.expect("an entry"))).collect();
+        names.sort();
+        names
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-#[test]
-fn all_that_is_sent_arrives_in_order() {
-    let (mut reader, mut output) = piped();
-    let read = thread::spawn(move || {
-        let mut text = String::new();
-        reader.read_to_string(&mut text).expect("UTF-8");
-        text
-    });
-    run(async {
-        for number in 0..1000 {
-            output.room().await;
-            let mut next = output.batch();
-            assert!(next.lines.is_empty());
-            next.lines.extend_from_slice(format!("{number}\n").as_bytes());
-            next.vectors = 1;
-            output.send(next).expect("there is room");
-        }
-        let ending = output.finish(PATIENCE).await;
-        assert!(matches!(ending, Ending::Complete), "{ending:?}");
-        assert_eq!(output.written(), 1000);
-    });
-    let numbers: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
-    assert_eq!(read.join().expect("read").lines().collect::<Vec<_>>(), numbers);
-}
-
-#[test]
-fn a_slow_reader_fills_the_queue_and_nothing_is_dropped() {
-    let (mut reader, mut output) = piped();
-    run(async {
-        let mut sent = 0;
-        let line = "x".repeat(1000);
-        // The pipe, the batch in hand and the queue fill up.
-        for _ in 0..1000 {
-            if !output.has_room() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                if !output.has_room() {
-                    break;
-                }
-            }
-            output.send(batch(100, &line)).expect("there is room");
-            sent += 100;
-        }
-        assert!(!output.has_room(), "the queue has no end");
-        assert_eq!(output.send(batch(1, &line)), Err(batch(1, &line)));
-        assert!(output.written() < sent);
-        let read = thread::spawn(move || {
-            let mut bytes = Vec::new();
-            reader.read_to_end(&mut bytes).expect("bytes");
-            memchr::memchr_iter(b'\n', &bytes).count() as u64
-        });
-        output.room().await;
-        let ending = output.finish(PATIENCE).await;
-        assert!(matches!(ending, Ending::Complete), "{ending:?}");
-        assert_eq!(output.written(), sent);
-        assert_eq!(read.join().expect("read"), sent);
-    });
-}
-
-#[test]
-fn a_consumer_that_has_gone_is_noticed_without_a_write() {
-    let (reader, output) = piped();
-    assert!(!output.consumer_gone());
-    drop(reader);
-    assert!(output.consumer_gone());
-    assert!(!output.has_ended());
-}
-
-#[test]
-fn a_closed_pipe_is_no_error() {
-    let (mut reader, mut output) = piped();
-    run(async {
-        output.send(batch(1, "first")).expect("there is room");
-        let mut first = [0; 6];
-        reader.read_exact(&mut first).expect("a line");
-        drop(reader);
-        output.send(batch(1, "second")).expect("there is room");
-        output.ended().await;
-        assert!(output.has_ended());
-        let ending = output.finish(PATIENCE).await;
-        assert!(matches!(ending, Ending::Closed), "{ending:?}");
-        assert_eq!(output.written(), 1);
-    });
-}
-
-#[test]
-fn a_pipe_that_closes_inside_a_line_counts_the_complete_ones() {
-    let (mut reader, mut output) = piped();
-    run(async {
-        // Larger than a pipe holds (64 KiB): the second batch is out in part when the reader goes.
-        output.send(batch(3, "short")).expect("there is room");
-        output.send(batch(2, &"y".repeat(100_000))).expect("there is room");
-        let mut some = [0; 18 + 10];
-        reader.read_exact(&mut some).expect("bytes");
-        drop(reader);
-        output.ended().await;
-        let ending = output.finish(PATIENCE).await;
-        assert!(matches!(ending, Ending::Closed), "{ending:?}");
-        assert_eq!(output.written(), 3);
-    });
-}
-
-#[test]
-fn a_full_disk_is_an_error() {
-    let sink = open(&settings::Output::File("/dev/full".into())).expect("/dev/full opens");
-    let mut output = Output::start(sink).expect("a thread");
-    run(async {
-        output.send(batch(7, "x")).expect("there is room");
-        output.ended().await;
-        let ending = output.finish(PATIENCE).await;
-        let Ending::Failed(error) = ending else { panic!("{ending:?}") };
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        assert_eq!(output.written(), 0);
-    });
-}
-
-#[test]
-fn a_reader_that_reads_no_more_is_not_waited_for() {
-    let (reader, mut output) = piped();
-    run(async {
-        output.send(batch(1, "out")).expect("there is room");
-        output.send(batch(1, &"z".repeat(200_000))).expect("there is room");
-        let patience = Duration::from_millis(50);
-        let ending = output.finish(patience).await;
-        assert!(matches!(ending, Ending::Stuck), "{ending:?}");
-        assert_eq!(output.written(), 1);
-    });
-    drop(reader);
-}
-
-#[test]
-fn a_file_is_appended_to_and_a_broken_line_ended() {
-    let scratch = Scratch::new("append");
-    let write = |line: &str| {
-        let sink = open(&settings::Output::File(scratch.0.clone())).expect("a file");
-        let mut output = Output::start(sink).expect("a thread");
-        assert!(!output.consumer_gone());
-        output.send(batch(1, line)).expect("there is room");
-        let ending = run(output.finish(PATIENCE));
-        assert!(matches!(ending, Ending::Complete), "{ending:?}");
-        assert_eq!(output.written(), 1);
-    };
-    write("one");
-    write("two");
-    fs::write(&scratch.0, "one\ntwo\nbrok").expect("a file");
-    write("three");
-    let text = fs::read_to_string(&scratch.0).expect("a file");
-    assert_eq!(text, "one\ntwo\nbrok\nthree\n");
-}
-
-#[test]
-fn a_file_that_cannot_be_opened_is_named() {
-    let error = open(&settings::Output::File("/nowhere/x.jsonl".into())).err().expect("no folder");
-    let text = format!("{error:#}");
-    assert!(text.starts_with("cannot open /nowhere/x.jsonl for writing: No such file"), "{text}");
 }

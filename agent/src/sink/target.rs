@@ -1,0 +1,115 @@
+//! The names of outputs: what `--output` takes.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use super::{Form, OnFull, Plan, Wants};
+
+/// Where vectors go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Lines to standard output: `-`.
+    Stdout,
+    /// Lines to a file, or a named pipe: its path.
+    File(PathBuf),
+    /// Lines to whoever connects to a socket: `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "-" {
+            return Ok(Self::Stdout);
+        }
+        let path = |path: &str| {
+            if path.is_empty() { Err(format!("`{text}` names no file")) } else { Ok(path.into()) }
+        };
+        match text.split_once(':') {
+            Some(("file", rest)) => path(rest).map(Self::File),
+            Some(("unix", rest)) => path(rest).map(Self::Unix),
+            Some((scheme, rest)) if rest.starts_with("//") && is_scheme(scheme) => Err(format!(
+                "there is no output `{scheme}:`. {KINDS}; a file of this name is ./{text}"
+            )),
+            _ => path(text).map(Self::File),
+        }
+    }
+}
+
+const KINDS: &str = "An output is `-`, a file, or unix:PATH";
+
+fn is_scheme(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Target {
+    /// Whether it is a file, which may be rotated.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// What it wants of each vector.
+    pub fn wants(&self, plan: &Plan) -> Wants {
+        match (self, plan.form()) {
+            (Self::Stdout | Self::File(_) | Self::Unix(_), Form::Json) => {
+                Wants { json: true, ..Wants::default() }
+            }
+            (Self::Stdout | Self::File(_) | Self::Unix(_), Form::Csv) => {
+                Wants { csv: true, ..Wants::default() }
+            }
+        }
+    }
+
+    /// What happens when its queue is full, if nobody says.
+    pub fn default_on_full(&self) -> OnFull {
+        match self {
+            Self::Stdout | Self::File(_) => OnFull::Block,
+            Self::Unix(_) => OnFull::DropOldest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Target, String> {
+        text.parse()
+    }
+
+    #[test]
+    fn targets_are_read_and_named() {
+        for (text, target) in [
+            ("-", Target::Stdout),
+            ("vectors.jsonl", Target::File("vectors.jsonl".into())),
+            ("/var/log/a:b", Target::File("/var/log/a:b".into())),
+            ("file:-", Target::File("-".into())),
+            ("unix:/run/x.sock", Target::Unix("/run/x.sock".into())),
+        ] {
+            assert_eq!(parse(text), Ok(target));
+        }
+        assert_eq!(
+            parse("unix:/run/x.sock").map(|target| target.to_string()),
+            Ok("unix:/run/x.sock".into())
+        );
+    }
+
+    #[test]
+    fn what_is_no_output_is_refused_with_a_sentence() {
+        assert_eq!(parse("unix:"), Err("`unix:` names no file".into()));
+        assert_eq!(parse(""), Err("`` names no file".into()));
+        let said = parse("ftp://host/x").expect_err("no such output");
+        assert!(said.starts_with("there is no output `ftp:`."), "{said}");
+    }
+}
