@@ -117,7 +117,7 @@ impl Account {
 }
 
 /// Everything is open and attached: goes on as `account`, if there is one, and keeps no capability but what
-/// [`needed_on`] says. Root that is to stay root stays what it is.
+/// `needed_on` says. Root that is to stay root stays what it is.
 pub fn reduce(account: Option<&Account>, by_filters: bool) -> Result<()> {
     match account {
         Some(account) => account.become_it()?,

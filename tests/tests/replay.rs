@@ -236,7 +236,7 @@ fn timeless(line: &Line) -> String {
             || name.ends_with("_per_s")
     };
     let fields = line.fields.iter().filter(|(name, _)| !timed(name));
-    fields.map(|(name, value)| format!("{name}={value} ")).collect()
+    fields.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
