@@ -229,3 +229,44 @@ proptest! {
         prop_assert!(taken > 0);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// A replay leaves out the sweeps that would find nothing to do.
+    #[test]
+    fn the_next_sweep_is_the_first_with_something_to_do(
+        packets in prop::collection::vec((0u64..3_000_000, 0u8..=255, any::<bool>(), any::<bool>()), 1..40),
+        stride in 1u32..8,
+        window in 2u32..=64,
+        min_gap_us in 0u64..500_000,
+        interval_us in 1u64..2_000_000,
+        idle_timeout_us in 1_000u64..4_000_000,
+        active_timeout_us in 1_000u64..8_000_000,
+        around in 0u64..4,
+        later in 0u64..10_000_000,
+    ) {
+        let config = Config {
+            min_gap_us, interval_us, idle_timeout_us, active_timeout_us, window, stride, ..Config::DEFAULT
+        };
+        let mut now_us = 1_000;
+        let mut flow = Flow::zeroed();
+        let mut standing = Standing::New;
+        for (gap_us, flags, from_b, emits) in packets {
+            // Also back in time.
+            now_us = (now_us + gap_us).saturating_sub(500_000);
+            let arrival = arrival(now_us, flags, from_b);
+            let outcome = flow.on_packet(&arrival, standing, &config);
+            standing = Standing::Known;
+            // A vector that finds no room stays due.
+            if let (Outcome::Due(reason) | Outcome::Ended(reason), true) = (outcome, emits) {
+                emit(&mut flow, reason, now_us);
+            }
+            let wakes_us = flow.next_sweep_us(&config);
+            for at_us in [wakes_us.saturating_sub(around), wakes_us.saturating_add(around), now_us + later] {
+                let action = flow.on_sweep(1, &sweep(at_us), &config);
+                prop_assert_eq!(action == SweepAction::Keep, at_us < wakes_us, "{} {}", at_us, wakes_us);
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod live;
 mod machine;
 mod proc;
 mod program;
+mod replay;
 mod sweep;
 mod table;
 
@@ -95,11 +96,12 @@ struct Part {
     measure: Measure,
 }
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     Part { title: kernel::TITLE, method: kernel::METHOD, needs_root: true, measure: kernel::rows },
     Part { title: flows::TITLE, method: flows::METHOD, needs_root: true, measure: flows::rows },
     Part { title: sweep::TITLE, method: sweep::METHOD, needs_root: true, measure: sweep::rows },
     Part { title: lines::TITLE, method: lines::METHOD, needs_root: false, measure: lines::rows },
+    Part { title: replay::TITLE, method: replay::METHOD, needs_root: false, measure: replay::rows },
     Part { title: live::TITLE, method: live::METHOD, needs_root: true, measure: live::rows },
     Part {
         title: program::TITLE,

@@ -60,10 +60,9 @@ pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
         Row::of(counted, plain, ""),
     ];
     let [ours, plain] = [&rows[0], &rows[1]].map(|row| row.value);
-    rows[0] = rows.remove(0).remark(format!(
-        "{:.2} of the reader's speed; a line for {share} packets",
-        ours / plain
-    ));
+    rows[0] = rows
+        .remove(0)
+        .remark(format!("{:.2} of the reader's speed; a line for {share} packets", ours / plain));
     Ok(rows)
 }
 
@@ -72,11 +71,17 @@ fn replay(path: &Path) -> Result<(Duration, u64)> {
     let children = || -> Result<Duration> {
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
         let [user, system] = [usage.user_time(), usage.system_time()];
-        let micros = (user.tv_sec() + system.tv_sec()) * 1_000_000 + user.tv_usec() + system.tv_usec();
+        let micros =
+            (user.tv_sec() + system.tv_sec()) * 1_000_000 + user.tv_usec() + system.tv_usec();
         Ok(Duration::from_micros(micros.unsigned_abs()))
     };
     let mut command = Command::new(release()?);
-    command.arg("replay").arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .arg("replay")
+        .arg(path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let pin = || {
         let mut cpus = CpuSet::new();
         cpus.set(0)?;
@@ -90,7 +95,9 @@ fn replay(path: &Path) -> Result<(Duration, u64)> {
     let spent = children()?.saturating_sub(before);
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the replay failed: {said}");
-    let lines = said.lines().find_map(|line| line.strip_prefix("vectors: ")?.split(' ').next()?.parse().ok());
+    let lines = said
+        .lines()
+        .find_map(|line| line.strip_prefix("vectors: ")?.split(' ').next()?.parse().ok());
     Ok((spent, lines.context("the replay says nothing of its vectors")?))
 }
 
@@ -135,7 +142,8 @@ struct Capture(PathBuf);
 
 impl Capture {
     fn new(packets: usize) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("feature-agent-bench-{}.pcap", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("feature-agent-bench-{}.pcap", std::process::id()));
         let file = Self(path);
         let mut out = BufWriter::new(File::create(&file.0).context("cannot make a capture file")?);
         for word in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 262_144, 1] {
@@ -157,7 +165,9 @@ impl Capture {
             };
             let time_ns = 1_700_000_000_000_000_000 + index * GAP_NS;
             let len = frame.len() as u32;
-            for word in [(time_ns / 1_000_000_000) as u32, (time_ns % 1_000_000_000) as u32, len, len] {
+            for word in
+                [(time_ns / 1_000_000_000) as u32, (time_ns % 1_000_000_000) as u32, len, len]
+            {
                 out.write_all(&word.to_ne_bytes())?;
             }
             out.write_all(&frame)?;
