@@ -25,3 +25,4 @@ pub mod scenario;
 pub mod scrape;
 pub mod sys;
 pub mod traffic;
+pub mod tunnels;
