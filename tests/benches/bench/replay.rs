@@ -55,15 +55,11 @@ pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
         }
     }
     let share = number((packets as f64 / lines as f64).round());
-    let mut rows = vec![
-        Row::of(replayed, ours, "").target(Target::AtLeast(5_000_000.0)),
-        Row::of(counted, plain, ""),
-    ];
-    let [ours, plain] = [&rows[0], &rows[1]].map(|row| row.value);
-    rows[0] = rows
-        .remove(0)
-        .remark(format!("{:.2} of the reader's speed; a line for {share} packets", ours / plain));
-    Ok(rows)
+    let plain = Row::of(counted, plain, "");
+    let ours = Row::of(replayed, ours, "").target(Target::AtLeast(5_000_000.0));
+    let speed = ours.value / plain.value;
+    let ours = ours.remark(format!("{speed:.2} of the reader's speed; a line for {share} packets"));
+    Ok(vec![ours, plain])
 }
 
 /// CPU time of a replay, and the lines it made.
