@@ -86,11 +86,16 @@ pub const EMERGENCY_PERCENT: u64 = 80;
 /// Table fill, in percent, that an eviction aims at.
 pub const RELIEF_PERCENT: u64 = 70;
 
+/// Whether a table of `max_flows` entries is so full that flows may have to end early.
+pub fn is_crowded(flows: u64, max_flows: u64) -> bool {
+    flows * 100 > max_flows * EMERGENCY_PERCENT
+}
+
 impl SweepReport {
     /// The time of silence in µs from which flows must end for the table to get room, longest silent
     /// first; `None` while it has room, or when no flow has been silent for a slot's width.
     pub fn evict_after_us(&self, request: &SweepRequest, max_flows: u64) -> Option<u64> {
-        if self.flows * 100 <= max_flows * EMERGENCY_PERCENT {
+        if !is_crowded(self.flows, max_flows) {
             return None;
         }
         let excess = self.flows - max_flows * RELIEF_PERCENT / 100;

@@ -17,17 +17,6 @@ use feature_agent_tests::{
 
 const MS: u64 = 1000;
 const SECOND: u64 = 1_000_000;
-const NEVER: u64 = u64::MAX >> 1;
-
-/// Flows end in silence of 15 s, and speak for no other reason.
-const PATIENT: Rules = Rules {
-    stride: 1 << 30,
-    min_gap_us: 0,
-    interval_us: NEVER,
-    idle_us: 15 * SECOND,
-    active_us: NEVER,
-};
-
 /// One thing that happens; times in microseconds.
 #[derive(Clone, Copy)]
 enum Event {
@@ -112,7 +101,7 @@ fn stride_and_min_gap() {
     if !is_root_or_say("stride_and_min_gap") {
         return;
     }
-    let rules = Rules { stride: 3, min_gap_us: 100 * MS, ..PATIENT };
+    let rules = Rules { stride: 3, min_gap_us: 100 * MS, ..Rules::PATIENT };
     let early = [Udp(0), Udp(1), Udp(2), Udp(3), Udp(4), Udp(5), Udp(100 * MS + 1)];
     check("the first needs no gap", rules, &early, &[("stride", 0, 3)]);
     let later = [&early[..], &[Udp(100 * MS + 2), Udp(100 * MS + 3), Stop]].concat();
@@ -132,7 +121,7 @@ fn stride_and_min_gap() {
         &supers,
         &[("stride", 0, 4), ("stride", 1, 34), ("stop", 2, 34)],
     );
-    let no_gap = Rules { stride: 2, min_gap_us: 0, ..PATIENT };
+    let no_gap = Rules { stride: 2, min_gap_us: 0, ..Rules::PATIENT };
     let five = [Udp(0), Udp(0), Udp(0), Udp(0), Udp(1)];
     check("no gap", no_gap, &five, &[("stride", 0, 2), ("stride", 1, 4)]);
 }
@@ -142,7 +131,7 @@ fn interval() {
     if !is_root_or_say("interval") {
         return;
     }
-    let rules = Rules { interval_us: SECOND, ..PATIENT };
+    let rules = Rules { interval_us: SECOND, ..Rules::PATIENT };
     let events = [Udp(0), Udp(SECOND - 1), Udp(SECOND), Udp(SECOND + 1), Udp(2 * SECOND - 1)];
     check("since the first packet", rules, &events, &[("interval", 0, 3)]);
     let events = [&events[..], &[Udp(2 * SECOND)]].concat();
@@ -169,23 +158,23 @@ fn fin_and_rst() {
         T(6, CLIENT, ACK),
     ];
     let first = [("fin", 0, 3), ("fin", 1, 6)];
-    check("each direction's first FIN", PATIENT, &fins, &first);
+    check("each direction's first FIN", Rules::PATIENT, &fins, &first);
     let last = [&fins[..], &[Sweep(6 + 2 * SECOND - 1), Sweep(6 + 2 * SECOND), Stop]].concat();
-    check("last words after 2 s", PATIENT, &last, &[&first[..], &[("fin", 2, 7)]].concat());
+    check("last words after 2 s", Rules::PATIENT, &last, &[&first[..], &[("fin", 2, 7)]].concat());
     let told = [&fins[..6], &[Sweep(5 + 2 * SECOND), Stop]].concat();
-    check("nothing left to say", PATIENT, &told, &first);
+    check("nothing left to say", Rules::PATIENT, &told, &first);
 
     let reset = [T(0, CLIENT, SYN), T(1, SERVER, RST | ACK), T(2, SERVER, RST), T(3, CLIENT, ACK)];
-    check("the first RST", PATIENT, &reset, &[("rst", 0, 2)]);
+    check("the first RST", Rules::PATIENT, &reset, &[("rst", 0, 2)]);
     let last = [&reset[..], &[Sweep(3 + 2 * SECOND), Stop]].concat();
-    check("last words of a reset flow", PATIENT, &last, &[("rst", 0, 2), ("rst", 1, 4)]);
+    check("last words of a reset flow", Rules::PATIENT, &last, &[("rst", 0, 2), ("rst", 1, 4)]);
     let both = [T(0, CLIENT, ACK), T(1, CLIENT, FIN | RST | ACK)];
-    check("RST before FIN", PATIENT, &both, &[("rst", 0, 2)]);
-    let rules = Rules { stride: 2, ..PATIENT };
+    check("RST before FIN", Rules::PATIENT, &both, &[("rst", 0, 2)]);
+    let rules = Rules { stride: 2, ..Rules::PATIENT };
     let strided = [T(0, CLIENT, ACK), T(1, CLIENT, FIN | ACK), T(2, SERVER, ACK)];
     check("FIN before stride", rules, &strided, &[("fin", 0, 2)]);
     let opened = [T(0, CLIENT, SYN | FIN)];
-    check("a first packet that ends it", PATIENT, &opened, &[("fin", 0, 1)]);
+    check("a first packet that ends it", Rules::PATIENT, &opened, &[("fin", 0, 1)]);
 }
 
 #[test]
@@ -193,12 +182,12 @@ fn a_new_flow_begins_after_silence_and_by_a_syn_on_a_closed_one() {
     if !is_root_or_say("a_new_flow_begins_after_silence_and_by_a_syn_on_a_closed_one") {
         return;
     }
-    let idle = PATIENT.idle_us;
+    let idle = Rules::PATIENT.idle_us;
     let gap = [Udp(0), Udp(idle - 1), Udp(2 * idle - 1), Udp(2 * idle), Stop];
-    check("silence", PATIENT, &gap, &[("idle", 0, 2), ("stop", 0, 2)]);
+    check("silence", Rules::PATIENT, &gap, &[("idle", 0, 2), ("stop", 0, 2)]);
     let swept = [Udp(0), Sweep(idle - 1), Sweep(idle), Udp(idle), Stop];
-    check("silence, and a sweep", PATIENT, &swept, &[("idle", 0, 1), ("stop", 0, 1)]);
-    let rules = Rules { stride: 1, ..PATIENT };
+    check("silence, and a sweep", Rules::PATIENT, &swept, &[("idle", 0, 1), ("stop", 0, 1)]);
+    let rules = Rules { stride: 1, ..Rules::PATIENT };
     let told = [Udp(0), Udp(idle), Stop];
     check(
         "nothing left to say",
@@ -207,7 +196,7 @@ fn a_new_flow_begins_after_silence_and_by_a_syn_on_a_closed_one() {
         &[("stride", 0, 1), ("stride", 0, 1), ("stop", 1, 1)],
     );
     let reset = [T(0, CLIENT, SYN), T(1, SERVER, RST), T(2, CLIENT, ACK), T(3, CLIENT, SYN), Stop];
-    check("SYN after RST", PATIENT, &reset, &[("rst", 0, 2), ("rst", 1, 3), ("stop", 0, 1)]);
+    check("SYN after RST", Rules::PATIENT, &reset, &[("rst", 0, 2), ("rst", 1, 3), ("stop", 0, 1)]);
     let closed = [
         T(0, CLIENT, FIN),
         T(1, SERVER, FIN),
@@ -218,12 +207,12 @@ fn a_new_flow_begins_after_silence_and_by_a_syn_on_a_closed_one() {
     ];
     check(
         "SYN after FINs, by the other side",
-        PATIENT,
+        Rules::PATIENT,
         &closed,
         &[("fin", 0, 1), ("fin", 1, 2), ("fin", 2, 4), ("stop", 0, 1)],
     );
     let half = [T(0, CLIENT, FIN), T(1, CLIENT, SYN), Stop];
-    check("half-closed goes on", PATIENT, &half, &[("fin", 0, 1), ("stop", 1, 2)]);
+    check("half-closed goes on", Rules::PATIENT, &half, &[("fin", 0, 1), ("stop", 1, 2)]);
 }
 
 #[test]
@@ -231,7 +220,7 @@ fn active_evict_and_stop() {
     if !is_root_or_say("active_evict_and_stop") {
         return;
     }
-    let rules = Rules { active_us: 10 * SECOND, ..PATIENT };
+    let rules = Rules { active_us: 10 * SECOND, ..Rules::PATIENT };
     let events = [
         Udp(0),
         Udp(9 * SECOND),
@@ -250,8 +239,8 @@ fn active_evict_and_stop() {
         &[("active", 0, 2), ("active", 1, 3), ("stop", 2, 3)],
     );
     let events = [Udp(0), Evict(5 * SECOND - 1, 5 * SECOND), Evict(5 * SECOND, 5 * SECOND), Stop];
-    check("the longest silent", PATIENT, &events, &[("evict", 0, 1)]);
-    let rules = Rules { stride: 1, ..PATIENT };
+    check("the longest silent", Rules::PATIENT, &events, &[("evict", 0, 1)]);
+    let rules = Rules { stride: 1, ..Rules::PATIENT };
     let events = [Udp(0), Evict(5 * SECOND, 5 * SECOND), Stop];
     check("nothing left to say", rules, &events, &[("stride", 0, 1)]);
     let events = [Udp(0), Stop, Stop];
@@ -279,7 +268,7 @@ fn a_full_ring_delays_every_kind_of_vector_and_loses_none() {
     if !is_root_or_say("a_full_ring_delays_every_kind_of_vector_and_loses_none") {
         return;
     }
-    let rules = Rules { stride: 2, interval_us: SECOND, ..PATIENT };
+    let rules = Rules { stride: 2, interval_us: SECOND, ..Rules::PATIENT };
     // One page: ten records.
     let mut kernel = InKernel::new(config(rules, 64), 4096, 4096);
     // A flow that ended but has no room to say so goes on: lives would not be those of the oracle.
@@ -322,7 +311,7 @@ fn missed_counts_vectors_not_attempts() {
     if !is_root_or_say("missed_counts_vectors_not_attempts") {
         return;
     }
-    let rules = Rules { stride: 1, ..PATIENT };
+    let rules = Rules { stride: 1, ..Rules::PATIENT };
     let mut kernel = InKernel::new(config(rules, 64), 64, 4096);
     // Others fill the ring.
     for port in 0..20 {
@@ -350,7 +339,7 @@ fn ends_that_wait_for_room_lose_no_packet() {
         return;
     }
     for end in [FIN, RST, PSH] {
-        let mut kernel = InKernel::new(config(PATIENT, 64), 64, 4096);
+        let mut kernel = InKernel::new(config(Rules::PATIENT, 64), 64, 4096);
         let mut at = SECOND;
         let mut packets = 0;
         // Each life of the one flow ends by flags or by silence, and nobody drains.
@@ -362,7 +351,7 @@ fn ends_that_wait_for_room_lose_no_packet() {
                 kernel.push(&tcp_frame(at, from_client, flags, 10));
             }
             if end == PSH {
-                at += PATIENT.idle_us;
+                at += Rules::PATIENT.idle_us;
             }
         }
         assert!(kernel.counters().ring_full > 0);
@@ -382,7 +371,7 @@ fn a_full_table_counts_packets_and_bytes() {
     if !is_root_or_say("a_full_table_counts_packets_and_bytes") {
         return;
     }
-    let mut kernel = InKernel::new(config(PATIENT, 64), 16, LARGE_RING);
+    let mut kernel = InKernel::new(config(Rules::PATIENT, 64), 16, LARGE_RING);
     for port in 0..50 {
         kernel.push(&udp_frame(SECOND, port));
     }
@@ -403,7 +392,7 @@ fn a_sweep_tells_the_ages_of_what_is_left() {
     if !is_root_or_say("a_sweep_tells_the_ages_of_what_is_left") {
         return;
     }
-    let mut kernel = InKernel::new(config(PATIENT, 64), 64, LARGE_RING);
+    let mut kernel = InKernel::new(config(Rules::PATIENT, 64), 64, LARGE_RING);
     let tick = 1 << 20;
     for age in [0, 0, 1, 5, 5, 5] {
         let port = kernel.counters().accounted as u16;

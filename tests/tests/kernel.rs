@@ -21,19 +21,8 @@ use feature_agent_tests::{
     sys::is_root_or_say,
 };
 
-const NEVER: u64 = u64::MAX >> 1;
-
-/// Flows speak when they end, and end when they are silent for 15 s.
-const PATIENT: Rules = Rules {
-    stride: 1 << 30,
-    min_gap_us: 0,
-    interval_us: NEVER,
-    idle_us: 15_000_000,
-    active_us: NEVER,
-};
-
 /// Flows speak at every packet.
-const CHATTY: Rules = Rules { stride: 1, ..PATIENT };
+const CHATTY: Rules = Rules { stride: 1, ..Rules::PATIENT };
 
 /// The thresholds of the command line's defaults.
 const DEFAULTS: Rules = Rules {
@@ -49,7 +38,7 @@ fn every_fixture_gives_the_answers_of_the_table() {
     if !is_root_or_say("every_fixture_gives_the_answers_of_the_table") {
         return;
     }
-    let mut kernel = InKernel::new(config(PATIENT, 64), 1024, LARGE_RING);
+    let mut kernel = InKernel::new(config(Rules::PATIENT, 64), 1024, LARGE_RING);
     let mut run = 0;
     for fixture in all() {
         // Live only: a test run has no tag outside of the frame.

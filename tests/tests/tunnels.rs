@@ -16,17 +16,6 @@ use feature_agent_tests::{
     tunnels::all,
 };
 
-const NEVER: u64 = u64::MAX >> 1;
-
-/// Flows speak when they end.
-const PATIENT: Rules = Rules {
-    stride: 1 << 30,
-    min_gap_us: 0,
-    interval_us: NEVER,
-    idle_us: 15_000_000,
-    active_us: NEVER,
-};
-
 /// What became of a packet: its flow's name with packets, bytes and payload, or why it has none.
 type Fate = Result<(String, [u64; 3]), &'static str>;
 
@@ -89,7 +78,7 @@ fn the_kernel_finds_the_flow_of_the_table() {
         return;
     }
     for decap in [0, 1] {
-        let config = Config { decap, ..config(PATIENT, 64) };
+        let config = Config { decap, ..config(Rules::PATIENT, 64) };
         let mut kernel = InKernel::new(config, 1024, LARGE_RING);
         for case in all() {
             let expect = fate(if decap == 0 { &case.outside } else { &case.inside });

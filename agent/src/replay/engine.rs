@@ -12,7 +12,7 @@ use agent_common::{
     parse::{Frame, Headers, Place, Reject, locate},
     record::{Reason, Record},
     segments::GSO_BY_FRAGS,
-    sweep::{SweepReport, SweepRequest},
+    sweep::{SweepReport, SweepRequest, is_crowded},
 };
 use bytemuck::Zeroable as _;
 
@@ -43,9 +43,6 @@ struct Polls {
     every_us: u64,
     next_us: Option<u64>,
 }
-
-/// The table is so full that flows may have to end early.
-const CROWDED_PERCENT: u64 = agent_common::sweep::EMERGENCY_PERCENT;
 
 impl Engine {
     /// An engine with nothing in its table; super-packets are split if `resegment`.
@@ -90,7 +87,7 @@ impl Engine {
         if *next > now_us {
             return None;
         }
-        if !is_crowded(self.table.len(), self.max_flows) {
+        if !is_crowded(self.table.len() as u64, self.max_flows) {
             // The first poll that is not before a flow wakes, or the first after the packet.
             let until = self.table.earliest_us().min(now_us.saturating_add(1));
             let left_out = until.saturating_sub(*next).div_ceil(every_us);
@@ -108,7 +105,7 @@ impl Engine {
     pub fn poll(&mut self, now_us: u64) {
         let request = SweepRequest { now_us, ..self.request };
         let mut report = self.sweep(&request);
-        if is_crowded(self.table.len(), self.max_flows) {
+        if is_crowded(self.table.len() as u64, self.max_flows) {
             self.count_ages(&request, &mut report);
             if let Some(evict_after_us) = report.evict_after_us(&request, self.max_flows) {
                 self.sweep(&SweepRequest { evict_after_us, ..request });
@@ -257,10 +254,6 @@ impl Engine {
             report.ages[request.age_slot(request.now_us.saturating_sub(last_us))] += 1;
         }
     }
-}
-
-fn is_crowded(flows: usize, max_flows: u64) -> bool {
-    flows as u64 * 100 > max_flows * CROWDED_PERCENT
 }
 
 fn emit(

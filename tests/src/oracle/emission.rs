@@ -25,6 +25,20 @@ pub struct Rules {
     pub active_us: u64,
 }
 
+impl Rules {
+    /// A time that does not come.
+    const NEVER: u64 = u64::MAX >> 1;
+
+    /// Flows end in silence of 15 s, and speak for no other reason.
+    pub const PATIENT: Self = Self {
+        stride: 1 << 30,
+        min_gap_us: 0,
+        interval_us: Self::NEVER,
+        idle_us: 15_000_000,
+        active_us: Self::NEVER,
+    };
+}
+
 /// A vector that must be emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vector {
