@@ -42,8 +42,32 @@ enum Syntax {
 /// A field, and what stands between the value before and its own.
 #[derive(Debug)]
 struct Step {
-    prefix: Box<[u8]>,
+    prefix: Prefix,
     value: for<'a> fn(&Vector<'a>) -> Value<'a>,
+}
+
+/// A short text that is written as a block of fixed size: a few moves, where a copy of any length is a call.
+#[derive(Debug)]
+struct Prefix {
+    block: [u8; Self::BLOCK],
+    len: usize,
+}
+
+impl Prefix {
+    const BLOCK: usize = 32;
+
+    fn new(text: &[u8]) -> Self {
+        let mut block = [0; Self::BLOCK];
+        block[..text.len()].copy_from_slice(text);
+        Self { block, len: text.len() }
+    }
+
+    #[inline]
+    fn append(&self, out: &mut Vec<u8>) {
+        let len = out.len() + self.len;
+        out.extend_from_slice(&self.block);
+        out.truncate(len);
+    }
 }
 
 impl LineWriter {
@@ -110,7 +134,7 @@ impl LineWriter {
         let vector = Vector { record, iface, epoch_offset_us, lost: 0, schema: &self.schema };
         let mut lost = 0;
         for (place, Step { prefix, value }) in self.steps.iter().enumerate() {
-            out.extend_from_slice(prefix);
+            prefix.append(out);
             if place == self.lost {
                 lost = out.len();
             }
@@ -124,17 +148,17 @@ impl LineWriter {
 fn keyed((place, field): (usize, &Field)) -> Step {
     let open = if place == 0 { '{' } else { ',' };
     let prefix = format!("{open}\"{}\":", field.name);
-    Step { prefix: prefix.into_bytes().into(), value: field.value }
+    Step { prefix: Prefix::new(prefix.as_bytes()), value: field.value }
 }
 
 fn listed((place, field): (usize, &Field)) -> Step {
     let prefix: &[u8] = if place == 0 { b",\"features\":[" } else { b"," };
-    Step { prefix: prefix.into(), value: field.value }
+    Step { prefix: Prefix::new(prefix), value: field.value }
 }
 
 fn separated((place, field): (usize, &Field)) -> Step {
     let prefix: &[u8] = if place == 0 { b"" } else { b"," };
-    Step { prefix: prefix.into(), value: field.value }
+    Step { prefix: Prefix::new(prefix), value: field.value }
 }
 
 fn write_value(out: &mut Vec<u8>, syntax: Syntax, value: Value<'_>) {

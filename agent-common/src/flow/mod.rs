@@ -99,6 +99,11 @@ pub struct Flow {
 
 const _: () = assert!(size_of::<Flow>() == 232 + 24 + 656);
 
+impl Flow {
+    /// How many of its first bytes nearly every packet reads or writes: all but the window's ring, the last field.
+    pub const WITHOUT_RING: usize = core::mem::offset_of!(Self, window) + Window::WITHOUT_RING;
+}
+
 const FIN_FWD: u8 = 1;
 const FIN_BWD: u8 = 2;
 const RESET: u8 = 4;

@@ -102,6 +102,15 @@ impl Sums {
 }
 
 impl Window {
+    /// Bytes before the ring.
+    pub(crate) const WITHOUT_RING: usize = core::mem::offset_of!(Self, ring);
+
+    /// Where the next packet goes.
+    #[inline]
+    pub fn next_slot(&self) -> &u64 {
+        &self.ring[self.head as usize % CAPACITY]
+    }
+
     /// An empty window, written in place: nothing but the accumulators needs clearing.
     #[inline(always)]
     pub fn clear(&mut self) {

@@ -2,8 +2,8 @@
 
 use std::io::{self, ErrorKind, Read};
 
-/// A copy that still lies in the processor's cache when it is read.
-const CAPACITY: usize = 256 << 10;
+/// A copy that still lies in the processor's cache when it is read, and leaves others room there.
+const CAPACITY: usize = 64 << 10;
 
 /// Bytes of a stream, from the next one that is not used yet.
 #[derive(Debug)]

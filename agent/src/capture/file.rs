@@ -62,19 +62,29 @@ impl CaptureFile {
         found.map_err(|fault| self.broken(fault))
     }
 
-    /// When the packet was captured that [`CaptureFile::advance`] found.
+    /// Whether [`CaptureFile::advance`] finds a packet without reading more: until then the packets found before
+    /// stay where they are.
     #[inline]
-    pub(super) fn time_ns(&self) -> u64 {
-        self.head.time_ns
+    pub(super) fn is_next_at_hand(&self) -> bool {
+        let data = self.buffer.data();
+        match &self.format {
+            Format::Pcap(pcap) => pcap.is_whole(data),
+            Format::Pcapng(pcapng) => pcapng.is_whole(data),
+        }
     }
 
-    /// That packet.
+    /// What [`CaptureFile::advance`] found.
     #[inline]
-    pub(super) fn packet(&self) -> Packet<'_> {
-        let Self { buffer, head, .. } = self;
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
+    /// A packet that was found since more was read.
+    #[inline]
+    pub(super) fn packet(&self, head: &Head) -> Packet<'_> {
         Packet {
             time_ns: head.time_ns,
-            data: buffer.slice(head.place, head.len),
+            data: self.buffer.slice(head.place, head.len),
             wire_len: head.wire_len,
             link: head.link,
             link_type: head.link_type,

@@ -25,9 +25,10 @@ use std::{
     collections::{BinaryHeap, VecDeque},
     mem,
     path::PathBuf,
+    slice,
 };
 
-use agent_common::parse::Link;
+use agent_common::parse::{Frame, Link};
 use anyhow::{Result, bail};
 
 pub use self::{error::Broken, link::link_type_name};
@@ -50,6 +51,15 @@ pub struct Packet<'a> {
     pub interface: u32,
 }
 
+impl Packet<'_> {
+    /// What the parser has to know of it; `None` if its link type cannot be read.
+    #[inline]
+    pub fn frame(&self) -> Option<Frame> {
+        let Self { wire_len, interface: ifindex, .. } = *self;
+        self.link.map(|link| Frame { link, ifindex, wire_len, gso_size: 0, vlan_tci: 0 })
+    }
+}
+
 /// A packet but for its bytes, which lie in its file's buffer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Head {
@@ -61,6 +71,29 @@ struct Head {
     link_type: u32,
     interface: u32,
 }
+
+/// Packets that follow one another, all of one file.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    heads: slice::Iter<'a, Head>,
+    file: &'a CaptureFile,
+}
+
+impl<'a> Iterator for Batch<'a> {
+    type Item = Packet<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Packet<'a>> {
+        self.heads.next().map(|head| self.file.packet(head))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.heads.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Batch<'_> {}
 
 /// Open captures, merged.
 ///
@@ -75,8 +108,12 @@ pub struct Captures {
     current: Option<usize>,
     /// When the next packets of the others were captured, and whose they are: the earliest on top.
     waiting: BinaryHeap<Reverse<(u64, usize)>>,
-    /// Of files that broke before their first packet.
+    /// What is still to be told: of files that broke before their first packet, and behind a batch.
     broken: VecDeque<Broken>,
+    /// The file that broke behind the batch given out last.
+    over: Option<usize>,
+    /// Of the batch given out last.
+    heads: Vec<Head>,
     /// Bytes read of files that are closed by now.
     closed: u64,
     total: Option<u64>,
@@ -114,6 +151,8 @@ impl Captures {
             current: None,
             waiting: BinaryHeap::new(),
             broken: VecDeque::new(),
+            over: None,
+            heads: Vec::new(),
             closed: 0,
             total: Some(0),
         };
@@ -128,7 +167,7 @@ impl Captures {
     fn add(&mut self, mut file: CaptureFile, many: bool) {
         match file.advance(&mut self.interfaces) {
             Ok(true) => {
-                self.waiting.push(Reverse((file.time_ns(), self.files.len())));
+                self.waiting.push(Reverse((file.head().time_ns, self.files.len())));
                 let closed = many && file.size().is_some();
                 self.files.push(if closed {
                     Slot::Waiting(file.path().to_owned())
@@ -150,12 +189,43 @@ impl Captures {
     ///
     /// A file is cut off or damaged, told once, in place of its next packet. The other files go on: call again.
     pub fn next_packet(&mut self) -> Option<Result<Packet<'_>, Broken>> {
+        let batch = self.next_batch(1)?;
+        batch.map(|mut batch| batch.next()).transpose()
+    }
+
+    /// The next packets, at least one and at most `limit`: as many as can be had without waiting for more to read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Captures::next_packet`].
+    #[inline]
+    pub fn next_batch(&mut self, limit: usize) -> Option<Result<Batch<'_>, Broken>> {
         let place = match self.advance()? {
             Ok(place) => place,
             Err(broken) => return Some(Err(broken)),
         };
-        let Slot::Open(file) = self.files.get(place)? else { return None };
-        Some(Ok(file.packet()))
+        self.heads.clear();
+        let Slot::Open(file) = self.files.get_mut(place)? else { return None };
+        self.heads.push(file.head());
+        while self.heads.len() < limit && file.is_next_at_hand() {
+            match file.advance(&mut self.interfaces) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(broken) => {
+                    self.broken.push_back(broken);
+                    self.over = Some(place);
+                    break;
+                }
+            }
+            let turn = (file.head().time_ns, place);
+            if self.waiting.peek().is_some_and(|Reverse(other)| *other < turn) {
+                self.waiting.push(Reverse(turn));
+                self.current = None;
+                break;
+            }
+            self.heads.push(file.head());
+        }
+        Some(Ok(Batch { heads: self.heads.iter(), file }))
     }
 
     /// The name of the interface with this index: that in its file, or made of the default's.
@@ -180,11 +250,14 @@ impl Captures {
     /// The place of the file whose packet is next.
     #[inline]
     fn advance(&mut self) -> Option<Result<usize, Broken>> {
+        if let Some(over) = self.over.take() {
+            self.close(over);
+        }
         if let Some(current) = self.current {
             let Slot::Open(file) = self.files.get_mut(current)? else { return None };
             match file.advance(&mut self.interfaces) {
                 Ok(true) => {
-                    let turn = (file.time_ns(), current);
+                    let turn = (file.head().time_ns, current);
                     if self.waiting.peek().is_none_or(|Reverse(other)| turn < *other) {
                         return Some(Ok(current));
                     }

@@ -18,6 +18,7 @@ use super::{
 
 const FILE_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;
+const MODIFIED_RECORD_HEADER: usize = 24;
 /// The upper bits say whether and how long a check sum ends each frame.
 const LINK_TYPE: u32 = 0x03ff_ffff;
 
@@ -80,6 +81,21 @@ impl Pcap {
             link: link(link_type),
             interface: interfaces.nameless(0),
         })
+    }
+
+    /// Whether bytes begin with a whole record.
+    #[inline]
+    pub(super) fn is_whole(&self, data: &[u8]) -> bool {
+        let header = match self.layout {
+            Layout::Little | Layout::Big => RECORD_HEADER,
+            Layout::Modified => MODIFIED_RECORD_HEADER,
+        };
+        let Some(captured) = data.get(8..).and_then(<[u8]>::first_chunk) else { return false };
+        let captured = match self.layout {
+            Layout::Big => u32::from_be_bytes(*captured),
+            Layout::Little | Layout::Modified => u32::from_le_bytes(*captured),
+        };
+        data.len().checked_sub(header).is_some_and(|len| len >= captured as usize)
     }
 
     /// The next packet; false if there is none.

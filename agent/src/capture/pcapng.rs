@@ -72,6 +72,14 @@ impl Pcapng {
         Ok(this)
     }
 
+    /// Whether bytes begin with a whole block that has a packet.
+    #[inline]
+    pub(super) fn is_whole(&self, data: &[u8]) -> bool {
+        let [kind, len, ..] = data.as_chunks::<4>().0 else { return false };
+        let is_packet = matches!(self.u32(*kind), ENHANCED_PACKET | PACKET | SIMPLE_PACKET);
+        is_packet && data.len() >= self.u32(*len) as usize
+    }
+
     /// The next packet; false if there is none.
     #[inline]
     pub(super) fn next<R: Read>(

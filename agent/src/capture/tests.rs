@@ -30,32 +30,37 @@ fn packet(time_ns: u64, data: &[u8]) -> Owned {
 }
 
 /// What one after the other comes out of captures.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     packets: Vec<Owned>,
     /// Each with the number of packets before it.
     errors: Vec<(usize, String)>,
 }
 
-fn drain(captures: &mut Captures) -> Outcome {
+/// All there is, by batches of at most so many packets.
+fn drain(captures: &mut Captures, limit: usize) -> Outcome {
     let mut outcome = Outcome::default();
-    loop {
-        let (packet, interface) = match captures.next_packet() {
-            None => break,
-            Some(Err(broken)) => {
+    while let Some(next) = captures.next_batch(limit) {
+        let batch = match next {
+            Err(broken) => {
                 outcome.errors.push((outcome.packets.len(), broken.to_string()));
                 continue;
             }
-            Some(Ok(packet)) => {
-                let Packet { time_ns, data, wire_len, link, link_type, interface } = packet;
+            Ok(batch) => batch,
+        };
+        assert!((1..=limit).contains(&batch.len()), "{} packets", batch.len());
+        let packets: Vec<(Owned, u32)> = batch
+            .map(|Packet { time_ns, data, wire_len, link, link_type, interface }| {
                 assert_eq!(link, link::link(link_type));
                 let data = data.to_vec();
                 let owned = Owned { time_ns, data, wire_len, link_type, interface: String::new() };
                 (owned, interface)
-            }
-        };
-        let interface = captures.interface_name(interface).to_owned();
-        outcome.packets.push(Owned { interface, ..packet });
+            })
+            .collect();
+        outcome.packets.extend(packets.into_iter().map(|(packet, interface)| {
+            let interface = captures.interface_name(interface).to_owned();
+            Owned { interface, ..packet }
+        }));
     }
     assert!(captures.next_packet().is_none(), "the end is the end");
     if let Some(total) = captures.total() {
@@ -70,7 +75,10 @@ fn drain(captures: &mut Captures) -> Outcome {
 fn read_all(contents: &[&[u8]]) -> Result<Outcome> {
     let files: Vec<Memory> = contents.iter().map(|content| Memory::new(content)).collect();
     let paths: Vec<PathBuf> = files.iter().map(Memory::path).collect();
-    Ok(drain(&mut Captures::open(&paths, NAMELESS)?))
+    let outcome = drain(&mut Captures::open(&paths, NAMELESS)?, 1);
+    let batched = drain(&mut Captures::open(&paths, NAMELESS)?, 5);
+    assert_eq!(batched, outcome, "by batches");
+    Ok(outcome)
 }
 
 /// Reads a capture that has nothing wrong.

@@ -4,12 +4,15 @@
 //! [`Flow::on_sweep`](agent_common::flow::Flow). What is here is the order of the steps, which is that of
 //! `agent-ebpf/src/programs.rs`, `account.rs` and `sweep.rs`; the tests hold the two together, line by line.
 
+use std::mem;
+
 use agent_common::{
     config::Config,
     counters::Counters,
     filter::{Program, selects},
     flow::{Arrival, Outcome, Standing, SweepAction},
-    parse::{Frame, Headers, Place, Reject, locate},
+    key::FlowKey,
+    parse::{Fragment, Frame, Place, Reject, locate},
     record::{Reason, Record},
     segments::GSO_BY_FRAGS,
     sweep::{SweepReport, SweepRequest, is_crowded},
@@ -18,7 +21,7 @@ use bytemuck::Zeroable as _;
 
 use super::{
     fragments::Fragments,
-    table::{Entry, FlowTable, Found},
+    table::{Entry, FlowTable, Found, Hash},
 };
 use crate::{capture::Packet, settings::FlowSettings};
 
@@ -35,6 +38,23 @@ pub struct Engine {
     request: SweepRequest,
     polls: Polls,
     records: Vec<Record>,
+    /// Room for a batch's.
+    sightings: Vec<Option<Sighting>>,
+}
+
+/// Packets of a batch by which a second look at a flow's entry, for what the first did not tell, goes ahead.
+const AHEAD: usize = 4;
+
+/// What is known of a packet before it is taken into its flow.
+#[derive(Debug)]
+struct Sighting {
+    key: FlowKey,
+    hash: Hash,
+    /// Where its flow may lie.
+    at: Option<u32>,
+    arrival: Arrival,
+    place: Place,
+    is_whole: bool,
 }
 
 /// When the daemon would have swept: every so often since the first packet.
@@ -59,6 +79,7 @@ impl Engine {
             request: SweepRequest::ordinary(config.idle_timeout_us),
             polls: Polls { every_us: poll.as_micros() as u64, next_us: None },
             records: Vec::new(),
+            sightings: Vec::new(),
         }
     }
 
@@ -118,78 +139,104 @@ impl Engine {
         self.sweep(&SweepRequest::stop());
     }
 
-    /// Takes a packet into its flow. Returns it as it was accounted, which for a super-packet says what its
-    /// segments were; `None` if nothing of it could be looked at.
-    #[inline]
-    pub fn packet(&mut self, packet: &Packet<'_>) -> Option<Frame> {
-        let Some(link) = packet.link else {
-            self.counters.seen += 1;
-            self.counters.not_ip += 1;
-            return None;
-        };
-        let mut frame = Frame {
-            link,
-            ifindex: packet.interface,
-            wire_len: packet.wire_len,
-            gso_size: 0,
-            vlan_tci: 0,
-        };
-        match locate(packet.data, &frame, self.config.decap != 0) {
-            Ok((headers, place)) => {
-                let now_us = packet.time_ns / 1000;
-                self.account(packet.data, &mut frame, headers, place, now_us);
+    /// Polls as time goes, and takes packets that follow one another into their flows.
+    ///
+    /// Flows lie all over the memory. All packets are looked at before the first is taken, so that the flow of each is
+    /// on its way into the cache while those before it are dealt with.
+    pub fn batch<'a>(&mut self, packets: impl Iterator<Item = Packet<'a>> + Clone) {
+        let mut sightings = mem::take(&mut self.sightings);
+        sightings.extend(packets.clone().map(|packet| self.look(&packet)));
+        // Apart from that: so many lookups go on at a time.
+        for sighting in sightings.iter_mut().flatten() {
+            sighting.at = self.table.prefetch(sighting.hash);
+        }
+        for (index, (packet, sighting)) in packets.zip(&sightings).enumerate() {
+            if let Some(Some(ahead)) = sightings.get(index + AHEAD) {
+                self.table.prefetch_slot(ahead.at);
             }
-            Err(reject) => {
-                self.counters.seen += 1;
-                match reject {
-                    Reject::NotIp => self.counters.not_ip += 1,
-                    Reject::Malformed(reason) => self.counters.malformed[reason as usize] += 1,
-                }
+            while let Some(now_us) = self.next_poll(packet.time_ns / 1000) {
+                self.poll(now_us);
+            }
+            if let Some(sighting) = sighting {
+                self.take(&packet, sighting);
             }
         }
-        Some(frame)
+        sightings.clear();
+        self.sightings = sightings;
     }
 
+    /// Takes a packet into its flow. Returns it as it was accounted, which for a super-packet says what its
+    /// segments were; `None` if nothing of it could be looked at.
+    pub fn packet(&mut self, packet: &Packet<'_>) -> Option<Frame> {
+        let sighting = self.look(packet);
+        let split = sighting.and_then(|sighting| self.take(packet, &sighting));
+        split.or_else(|| packet.frame())
+    }
+
+    /// Finds out to which flow a packet belongs. One that belongs to none is counted here.
     #[inline]
-    fn account(
-        &mut self,
-        data: &[u8],
-        frame: &mut Frame,
-        mut headers: Headers,
-        place: Place,
-        now_us: u64,
-    ) {
-        let Self { config, filter, table, fragments, counters, records, .. } = self;
-        if !headers.join_fragments(fragments, now_us) {
-            counters.orphan_fragments += 1;
+    fn look(&mut self, packet: &Packet<'_>) -> Option<Sighting> {
+        let Self { config, filter, table, fragments, counters, .. } = self;
+        let now_us = packet.time_ns / 1000;
+        let located = match packet.frame() {
+            Some(frame) => locate(packet.data, &frame, config.decap != 0),
+            None => Err(Reject::NotIp),
+        };
+        match located {
+            Ok((mut headers, place)) => {
+                if !headers.join_fragments(fragments, now_us) {
+                    counters.orphan_fragments += 1;
+                }
+                let (key, from_b) = headers.key();
+                if selects(filter, config.sample, &headers, &key) {
+                    return Some(Sighting {
+                        key,
+                        hash: table.hash(&key),
+                        at: None,
+                        arrival: Arrival::new(&headers, from_b, now_us),
+                        place,
+                        is_whole: headers.fragment == Fragment::Whole,
+                    });
+                }
+                counters.filtered += 1;
+            }
+            Err(Reject::NotIp) => counters.not_ip += 1,
+            Err(Reject::Malformed(reason)) => counters.malformed[reason as usize] += 1,
         }
-        let (key, from_b) = headers.key();
-        if !selects(filter, config.sample, &headers, &key) {
-            counters.seen += 1;
-            counters.filtered += 1;
-            return;
-        }
-        let (at, mut standing) = match table.find_or_insert(&key) {
+        counters.seen += 1;
+        None
+    }
+
+    /// Takes a packet into its flow. Returns a super-packet as it was accounted.
+    #[inline]
+    fn take(&mut self, packet: &Packet<'_>, sighting: &Sighting) -> Option<Frame> {
+        let Self { config, table, counters, records, .. } = self;
+        let Sighting { key, hash, at, mut arrival, place, is_whole } = *sighting;
+        let (at, mut standing) = match table.find_or_insert(&key, hash, at) {
             Found::Known(at) => (at, Standing::Known),
             Found::New(at) => (at, Standing::New),
             Found::Full => {
                 counters.seen += 1;
                 counters.table_full += 1;
-                counters.table_full_bytes += headers.segments.bytes();
-                return;
+                counters.table_full_bytes += arrival.segments.bytes();
+                return None;
             }
         };
         let entry = table.entry(at);
-        let size = entry.sizes.gso_size(data, &headers, place, from_b);
-        if size != 0 {
+        let size = if is_whole { entry.sizes.gso_size(packet.data, place, &arrival) } else { 0 };
+        let frame = if size == 0 {
+            None
+        } else {
             // As the kernel has it: the whole packet, without what a capture may hold behind it.
-            frame.wire_len = place.ip + headers.segments.bytes() as u32;
-            frame.gso_size = if self.resegment { size } else { GSO_BY_FRAGS };
-            if let Ok((split, _)) = locate(data, frame, config.decap != 0) {
-                headers.segments = split.segments;
-            }
+            let wire_len = place.ip + arrival.segments.bytes() as u32;
+            let gso_size = if self.resegment { size } else { GSO_BY_FRAGS };
+            packet.frame().map(|frame| Frame { wire_len, gso_size, ..frame })
+        };
+        if let Some(frame) = &frame
+            && let Ok((split, _)) = locate(packet.data, frame, config.decap != 0)
+        {
+            arrival.segments = split.segments;
         }
-        let arrival = Arrival::new(&headers, from_b, now_us);
         loop {
             let Entry { flow, .. } = entry;
             if standing == Standing::Known && flow.is_after(&arrival) {
@@ -202,7 +249,7 @@ impl Engine {
             }
             if let Outcome::Due(reason) | Outcome::Ended(reason) = outcome {
                 counters.vectors += 1;
-                emit(entry, reason, now_us, config, records);
+                emit(entry, reason, arrival.now_us, config, records);
             }
             if taken {
                 break;
@@ -211,11 +258,12 @@ impl Engine {
         }
         let wake_us = entry.flow.next_sweep_us(config);
         table.wake(at, wake_us);
-        let segments = &headers.segments;
+        let segments = &arrival.segments;
         counters.seen += u64::from(segments.count);
         counters.accounted += u64::from(segments.count);
         counters.accounted_bytes += segments.bytes();
         counters.super_packets += u64::from(segments.split());
+        frame
     }
 
     /// A walk over the table, but for the flows with which there is nothing to do; the report lacks their ages.

@@ -5,6 +5,7 @@
 
 mod engine;
 mod fragments;
+mod prefetch;
 mod progress;
 mod resegment;
 mod table;
@@ -38,8 +39,11 @@ use crate::{
     status::{self, Status},
 };
 
-/// Packets between two looks at the clock.
-const TURN: u64 = 1 << 14;
+/// Packets looked at before the first of them is taken: their flows fit into the first cache.
+const BATCH: usize = 32;
+
+/// Batches between two looks at the clock.
+const TURN: u64 = 1 << 10;
 
 /// Replays the captures, until they or the output end.
 ///
@@ -55,27 +59,29 @@ pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
     let mut status = Status::new(quiet, settings.outputs.targets.contains(&Target::Stdout));
     let mut progress = Progress::new();
     let mut unknown: BTreeMap<u32, u64> = BTreeMap::new();
-    let (mut packets, mut broken) = (0, 0);
+    let (mut packets, mut batches, mut broken) = (0_u64, 0_u64, 0);
     // Who feeds a pipe packet by packet wants lines as they come.
     let hold = captures.total().is_some();
 
     let mut open = true;
     while open && !interrupted.load(Ordering::Relaxed) {
-        match captures.next_packet() {
+        match captures.next_batch(BATCH) {
             None => break,
             Some(Err(fault)) => {
                 status::clear();
                 error!("{fault}");
                 broken += 1;
             }
-            Some(Ok(packet)) => {
-                packets += 1;
-                while let Some(now_us) = engine.next_poll(packet.time_ns / 1000) {
-                    engine.poll(now_us);
-                }
-                engine.packet(&packet);
-                if packet.link.is_none() {
-                    *unknown.entry(packet.link_type).or_default() += 1;
+            Some(Ok(batch)) => {
+                batches += 1;
+                packets += batch.len() as u64;
+                let not_ip = engine.counters().not_ip;
+                engine.batch(batch.clone());
+                // What is of an unknown type is among them.
+                if engine.counters().not_ip > not_ip {
+                    for packet in batch.filter(|packet| packet.link.is_none()) {
+                        *unknown.entry(packet.link_type).or_default() += 1;
+                    }
                 }
             }
         }
@@ -83,7 +89,7 @@ pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
             status.vectors_come();
             open = write(&mut out, engine.records(), &captures, hold)?;
         }
-        if packets % TURN == 0 && status.wanted() && progress.is_due() {
+        if batches % TURN == 0 && status.wanted() && progress.is_due() {
             let stand = progress.stand(packets, captures.position(), captures.total());
             status.show(&stand, out.sent());
         }

@@ -11,7 +11,8 @@
 //! carries is kept as one packet and marked so.
 
 use agent_common::{
-    parse::{Fragment, Headers, Place},
+    flow::Arrival,
+    parse::Place,
     segments::{GSO_BY_FRAGS, tcp},
 };
 
@@ -23,24 +24,15 @@ const LONGEST: u64 = 9216;
 pub(super) struct SegmentSizes([u16; 2]);
 
 impl SegmentSizes {
-    /// Looks at a packet of the flow: learns from a SYN, and tells the `gso_size` of a super-packet, 0 for any
-    /// other packet. `data` are the bytes of the frame, `from_b` whose it is.
+    /// Looks at a packet of the flow, no fragment: learns from a SYN, and tells the `gso_size` of a super-packet, 0
+    /// for any other packet. `data` are the bytes of the frame.
     #[inline]
-    pub(super) fn gso_size(
-        &mut self,
-        data: &[u8],
-        headers: &Headers,
-        place: Place,
-        from_b: bool,
-    ) -> u32 {
-        if headers.fragment != Fragment::Whole {
-            return 0;
-        }
-        let segments = &headers.segments;
-        if headers.is_tcp() {
+    pub(super) fn gso_size(&mut self, data: &[u8], place: Place, arrival: &Arrival) -> u32 {
+        let segments = &arrival.segments;
+        if arrival.is_tcp {
             let Some(header) = TcpHeader::at(data, place) else { return 0 };
-            if headers.tcp_flags & tcp::SYN != 0 {
-                self.learn(&header, headers.tcp_flags, from_b);
+            if arrival.tcp_flags & tcp::SYN != 0 {
+                self.learn(&header, arrival.tcp_flags, arrival.from_b != 0);
                 return 0;
             }
             if let Some(size) = self.size(header.options_len) {

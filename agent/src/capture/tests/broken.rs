@@ -179,7 +179,7 @@ fn what_is_no_capture_is_told_at_once() {
 fn what_cannot_be_opened() {
     let folder = std::env::temp_dir();
     let missing = folder.join("feature-agent-no-such-file.pcap");
-    let paths = |path: &PathBuf| Captures::open(std::slice::from_ref(path), NAMELESS);
+    let paths = |path: &PathBuf| Captures::open(slice::from_ref(path), NAMELESS);
     let error = format!("{:#}", paths(&missing).expect_err("it is not there"));
     assert_eq!(
         error,

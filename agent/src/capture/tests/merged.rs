@@ -85,7 +85,7 @@ fn of_many_files_few_are_open() {
 
     let mut captures = Captures::open(&paths, NAMELESS).expect("captures");
     files[7].truncate(10);
-    let outcome = drain(&mut captures);
+    let outcome = drain(&mut captures, 100);
     assert_eq!(outcome.packets.len(), 2 * times.len() - 2);
     let [(_, error)] = &outcome.errors[..] else { panic!("{:?}", outcome.errors) };
     assert!(error.contains("it has changed since it was opened first: "), "{error}");

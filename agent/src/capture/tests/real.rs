@@ -14,8 +14,8 @@ fn real_captures_are_read() {
     assert!(!files.is_empty(), "no capture below {}", folder.display());
     let mut packets = 0;
     for path in &files {
-        match Captures::open(std::slice::from_ref(path), NAMELESS) {
-            Ok(mut captures) => packets += drain(&mut captures).packets.len(),
+        match Captures::open(slice::from_ref(path), NAMELESS) {
+            Ok(mut captures) => packets += drain(&mut captures, 100).packets.len(),
             Err(error) => eprintln!("{error:#}"),
         }
     }
