@@ -20,6 +20,7 @@ pub mod netns;
 pub mod oracle;
 pub mod parity;
 pub mod pcap;
+pub mod privileges;
 pub mod random;
 pub mod scenario;
 pub mod scrape;
