@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod attached;
+pub mod awkward;
 pub mod capture;
 pub mod compare;
 pub mod consumers;
