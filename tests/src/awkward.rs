@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use crate::{
     craft::{self, IPV4, IPV6, Tcp},
     fixtures,
+    frame::Frame,
     generate::mixed_frames,
     oracle::parse::flag::{ACK, FIN, PSH, SYN},
     pcap::{Interface, Recorded},
@@ -62,7 +63,7 @@ pub fn capture(seed: u64, count: usize) -> Capture {
     for _ in 0..ROUNDS {
         let alone = fixtures::all().into_iter().flat_map(|fixture| fixture.frames);
         let alone = alone.filter(|(frame, _)| frame.gso_size == 0 && frame.vlan_tci.is_none());
-        sources[0].extend(alone.map(|(frame, _)| Shown::whole(frame.data)));
+        sources[0].extend(alone.map(|(Frame { data, wire_len, .. }, _)| Shown { data, wire_len }));
         let alone = tunnels::all().into_iter().filter(|case| case.frame.gso_size == 0);
         sources[TUNNELS].extend(alone.map(|case| Shown::whole(case.frame.data)));
     }
