@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::{
     generate,
     settings::{AttachMode, Direction, FlowOptions, Latency, Options, ReplayOptions},
-    sink::{OutputArgs, QueueArgs},
+    sink::{OutputArgs, QueueArgs, Target},
 };
 
 /// Computes machine-learning features of network flows inside the Linux kernel.
@@ -181,6 +181,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Service")]
     pub user: Option<String>,
 
+    /// Where vectors go if neither --output nor the file says: for the units of a service
+    #[arg(long, value_name = "WHERE", help_heading = "Service")]
+    pub default_output: Option<Target>,
+
     /// Read options from this file, a flag wins over it [default: /etc/feature-agent/config.toml, if it is there]
     #[arg(long, value_name = "FILE", help_heading = "Service")]
     pub config: Option<PathBuf>,
@@ -200,6 +204,7 @@ impl RunArgs {
             queue,
             metrics,
             user,
+            default_output: _,
             config: _,
         } = self;
         Options {
@@ -228,7 +233,7 @@ mod tests {
     use crate::{
         line::Shape,
         settings::tests::options,
-        sink::{Format, OnFull, Plan, Rotation, Target},
+        sink::{Format, OnFull, Plan, Rotation},
     };
 
     fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {

@@ -11,7 +11,9 @@ use clap::{CommandFactory as _, error::ErrorKind};
 use feature_agent::{
     cli::{Cli, Command, SchemaArgs},
     config::{self, Failure},
-    daemon, generate, logging, replay, schema, status,
+    daemon, generate, logging, replay, schema,
+    settings::Invalid,
+    status,
 };
 
 /// The exit code of bad arguments, clap's too.
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         Some(Command::Schema(arguments)) => print_schema(arguments),
         Some(Command::Replay(arguments)) => match arguments.clone().options().check() {
             Ok(settings) => replay::run(&settings, verbosity.quiet),
-            Err(invalid) => Cli::command().error(ErrorKind::ValueValidation, invalid).exit(),
+            Err(invalid) => refuse(&invalid),
         },
         Some(Command::Generate(arguments)) => {
             let mut text = Vec::new();
@@ -42,11 +44,14 @@ fn main() -> ExitCode {
                 .and_then(|()| print(&text))
         }
         Some(Command::Config(_)) => {
-            print(given.to_toml().as_bytes()).and_then(|()| Ok(given.settings().map(drop)?))
+            // First what is in force: it shows where a bad value comes from.
+            let printed = print(given.to_toml().as_bytes());
+            printed
+                .and_then(|()| given.settings().map_or_else(|invalid| refuse(&invalid), |_| Ok(())))
         }
         None => match given.settings() {
             Ok(settings) => daemon::run(settings, &given, &|| Ok(config::read(&arguments)?)),
-            Err(invalid) => Cli::command().error(ErrorKind::ValueValidation, invalid).exit(),
+            Err(invalid) => refuse(&invalid),
         },
     };
     status::clear();
@@ -58,6 +63,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends with the exit code of bad arguments.
+fn refuse(invalid: &Invalid) -> ! {
+    Cli::command().error(ErrorKind::ValueValidation, invalid).exit()
 }
 
 fn print(text: &[u8]) -> Result<()> {

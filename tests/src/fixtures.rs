@@ -3,6 +3,8 @@
 //! The table is for every observer: the oracle must give these answers, and so must the kernel program
 //! through `BPF_PROG_TEST_RUN`. Well-formed frames are built by etherparse, odd ones by [`crate::craft`].
 
+mod offload;
+
 use etherparse::{PacketBuilder, VlanId};
 
 use crate::{
@@ -79,7 +81,9 @@ pub fn all() -> Vec<Fixture> {
     all.extend(tagged());
     all.extend(lengths());
     all.extend(extended());
+    all.extend(offload::all());
     all.extend(sequences());
+    all.push(icmp_errors());
     all.extend(
         malformed_packets()
             .into_iter()
@@ -434,4 +438,32 @@ fn sequences() -> Vec<Fixture> {
             ],
         },
     ]
+}
+
+fn icmp_errors() -> Fixture {
+    let error = |back| {
+        let (src, dst) = if back { (B, A) } else { (A, B) };
+        let message = craft::icmp(3, 3, &udp_ab(&[1; 20])[14..]);
+        let packet = V4::new(src.into(), dst.into(), 1).packet(&message);
+        Frame::ethernet(0, craft::ethernet(&[], IPV4, &packet))
+    };
+    let udp6 = craft::ipv6(A6.into(), B6.into(), 17, 64, &craft::udp(1000, 53, &[1; 20]));
+    let error6 = |about: &[u8]| {
+        // Packet too big.
+        let packet = craft::ipv6(B6.into(), A6.into(), 58, 64, &craft::icmp(2, 0, about));
+        Frame::ethernet(0, craft::ethernet(&[], IPV6, &packet))
+    };
+    Fixture {
+        // An error quotes the packet that it is about, and is neither of its flow nor of the other way's errors.
+        name: "icmp_errors_are_flows_of_their_own",
+        frames: vec![
+            (Frame::ethernet(0, udp_ab(&[1; 20])), account(UDP_AB, 1, 48, 20)),
+            (error(true), account("1 10.0.0.2:3 > 10.0.0.1:3", 1, 76, 48)),
+            (error(true), account("1 10.0.0.2:3 > 10.0.0.1:3", 1, 76, 48)),
+            (error(false), account("1 10.0.0.1:3 > 10.0.0.2:3", 1, 76, 48)),
+            (error6(&udp6), account("58 [fd00::2]:2 > [fd00::1]:0", 1, 116, 68)),
+            (Frame::ethernet(0, udp_ab(&[1; 20])), account(UDP_AB, 1, 48, 20)),
+            (Frame::ethernet(0, craft::ethernet(&[], IPV6, &udp6)), account(UDP6_AB, 1, 68, 20)),
+        ],
+    }
 }

@@ -72,7 +72,7 @@ impl InKernel {
 
     /// Shows it a frame.
     pub fn push(&mut self, frame: &Frame) {
-        show(&mut self.kernel, frame);
+        show(&mut self.kernel, LOOPBACK, frame);
     }
 
     /// Walks the table at a time of ours.
@@ -126,12 +126,16 @@ impl InKernel {
     }
 }
 
-/// Shows a loaded program a frame.
-pub fn show(kernel: &mut Kernel, frame: &Frame) {
+/// The index of the loopback interface, in any namespace.
+const LOOPBACK: u32 = 1;
+
+/// Shows a loaded program a frame of an interface, which must be there.
+pub fn show(kernel: &mut Kernel, ifindex: u32, frame: &Frame) {
     let frame = &runnable(frame);
     assert!(frame.vlan_tci.is_none(), "a test run has no tag outside of the frame");
     let link = if frame.l3_only { Link::Ip } else { Link::Ethernet };
     let context = PacketContext {
+        ifindex,
         tstamp_ns: frame.time_ns,
         wire_len: u32::try_from(frame.wire_len).expect("a frame's length"),
         gso_size: frame.gso_size.into(),

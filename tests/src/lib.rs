@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod attached;
+pub mod awkward;
 pub mod capture;
 pub mod compare;
 pub mod consumers;
@@ -12,6 +13,7 @@ pub mod craft;
 pub mod fixtures;
 pub mod frame;
 pub mod generate;
+pub mod host;
 pub mod in_kernel;
 pub mod inject;
 pub mod lines;
@@ -20,9 +22,11 @@ pub mod netns;
 pub mod oracle;
 pub mod parity;
 pub mod pcap;
+pub mod privileges;
 pub mod random;
 pub mod scenario;
 pub mod scrape;
+pub mod stories;
 pub mod sys;
 pub mod traffic;
 pub mod tunnels;

@@ -4,11 +4,12 @@
 //! program is shown just that by `BPF_PROG_TEST_RUN`. Then both have the same lines, in the same order; those of
 //! one sweep as a set.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use agent_common::{
     counters::Counters,
-    parse::{Fragment, Link, parse},
+    key::proto,
+    parse::{self, Fragment, Link, Malformed, locate, parse},
     record::Record,
     sweep::SweepRequest,
 };
@@ -20,30 +21,71 @@ use feature_agent::{
     settings::FlowSettings,
 };
 
-use crate::{frame::Frame, in_kernel};
+use crate::{frame::Frame, in_kernel, netns::Netns};
 
 /// Most bytes of a packet that are shown to the kernel, which takes about a page: all headers lie within.
 const SHOWN: usize = 3000;
 
-/// The kernel's side, loaded once for many captures.
+/// Least bytes of a packet that the kernel takes, those of an Ethernet header.
+const LEAST: usize = 14;
+
+/// Both sides, the kernel's loaded once for many captures.
 pub struct Parity {
+    /// Where interfaces have the indices that those of a capture have.
+    ns: Netns,
+    sides: Sides,
+}
+
+struct Sides {
     settings: FlowSettings,
     resegment: bool,
     kernel: Kernel,
     writer: LineWriter,
+    /// The highest index of an interface in the namespace.
+    devices: u32,
+    noting: bool,
 }
 
 /// What was compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Compared {
     /// Packets of the capture.
     pub packets: u64,
-    /// Packets that cannot be shown to the kernel: no replay makes a flow of them.
+    /// Packets that cannot be shown to the kernel, since their link header is cut off or of an unknown kind. It is
+    /// asserted of each that the replay counts it as just that.
     pub left_out: u64,
     /// Lines.
-    pub lines: usize,
+    pub lines: u64,
     /// Sweeps.
-    pub sweeps: usize,
+    pub sweeps: u64,
+    /// Lines by reason, and, if asked for, packets of each kind that wants care.
+    pub kinds: BTreeMap<&'static str, u64>,
+    /// The replay's; the kernel's are the same, but for packets left out.
+    pub counters: Counters,
+}
+
+impl Compared {
+    /// Takes another comparison's numbers in.
+    pub fn add(&mut self, other: &Self) {
+        let Self { packets, left_out, lines, sweeps, kinds, counters } = other;
+        self.packets += packets;
+        self.left_out += left_out;
+        self.lines += lines;
+        self.sweeps += sweeps;
+        self.counters.add(counters);
+        for (kind, count) in kinds {
+            *self.kinds.entry(kind).or_default() += count;
+        }
+    }
+
+    /// How often a reason or a kind of packet came up.
+    pub fn of(&self, kind: &str) -> u64 {
+        self.kinds.get(kind).copied().unwrap_or(0)
+    }
+
+    fn note(&mut self, kind: &'static str) {
+        *self.kinds.entry(kind).or_default() += 1;
+    }
 }
 
 impl Parity {
@@ -52,15 +94,32 @@ impl Parity {
         let mut settings = settings.clone();
         settings.config.rehearsal = 1;
         let kernel = load(&settings);
-        Self { settings, resegment, kernel, writer: LineWriter::new(Shape::Flat) }
+        let writer = LineWriter::new(Shape::Flat);
+        let sides = Sides { settings, resegment, kernel, writer, devices: 1, noting: false };
+        Self { ns: Netns::new(), sides }
+    }
+
+    /// Notes the packets' kinds, too.
+    #[must_use]
+    pub fn noting_kinds(mut self) -> Self {
+        self.sides.noting = true;
+        self
     }
 
     /// Replays the captures, as one stream, on both sides. Panics at the first difference.
     pub fn run(&mut self, paths: &[PathBuf]) -> Compared {
+        let Self { ns, sides } = self;
+        ns.run(|| sides.run(ns, paths))
+    }
+}
+
+impl Sides {
+    fn run(&mut self, ns: &Netns, paths: &[PathBuf]) -> Compared {
         let mut compared = Compared::default();
         let mut captures = Captures::open(paths, "capture").unwrap_or_else(|e| panic!("{e:#}"));
         let mut engine = Engine::new(&self.settings, self.resegment);
         let before = self.counters();
+        let mut by_replay_alone = Counters::default();
         let mut fragments = false;
         let name = format!("{paths:?}");
         loop {
@@ -70,42 +129,66 @@ impl Parity {
                 Some(Err(_)) => continue,
                 Some(Ok(packet)) => packet,
             };
-            // Other devices than loopback are not to be had here.
-            if packet.interface != 1 {
-                continue;
-            }
+            let Packet { time_ns, data, wire_len, link, link_type, interface } = packet;
+            // Of its own, so that the captures can be asked for names.
+            let data = &data.to_vec()[..];
+            let packet = Packet { time_ns, data, wire_len, link, link_type, interface };
+            self.make_devices(ns, interface);
             compared.packets += 1;
-            while let Some(now_us) = engine.next_poll(packet.time_ns / 1000) {
+            while let Some(now_us) = engine.next_poll(time_ns / 1000) {
+                self.same_lines(&mut engine, &captures, Order::AsTheyCame, &name, &mut compared);
                 engine.poll(now_us);
                 self.poll(now_us);
                 compared.sweeps += 1;
-                compared.lines += self.same_set(&mut engine, &name);
+                self.same_lines(&mut engine, &captures, Order::OfOneSweep, &name, &mut compared);
             }
-            let Some(frame) = engine.packet(&packet) else {
+            let counted = *engine.counters();
+            let accounted = engine.packet(&packet);
+            if let Some(frame) = shown(&packet, accounted.as_ref()) {
+                in_kernel::show(&mut self.kernel, interface, &frame);
+            } else {
+                let mut alone = *engine.counters();
+                alone.subtract(&counted);
+                assert_eq!(alone, left_out(accounted.is_some()), "{name}: {packet:?}");
+                by_replay_alone.add(&alone);
                 compared.left_out += 1;
-                assert!(engine.records().is_empty(), "a line of a packet that cannot be read");
-                continue;
-            };
-            if let Ok(headers) = parse(packet.data, &frame, self.settings.config.decap != 0) {
-                fragments |= headers.fragment != Fragment::Whole;
             }
-            match shown(&packet, &frame) {
-                Some(frame) => in_kernel::show(&mut self.kernel, &frame),
-                None => compared.left_out += 1,
+            if let Some(frame) = &accounted {
+                let headers = parse(packet.data, frame, self.settings.config.decap != 0);
+                fragments |= headers.is_ok_and(|headers| headers.fragment != Fragment::Whole);
             }
-            compared.lines += self.same_order(&mut engine, &name, compared.packets);
+            if self.noting {
+                note_kinds(&packet, accounted, &mut compared);
+            }
+            // A look at the ring costs more than a packet.
+            if !engine.records().is_empty() || compared.packets.is_multiple_of(64) {
+                self.same_lines(&mut engine, &captures, Order::AsTheyCame, &name, &mut compared);
+            }
         }
+        self.same_lines(&mut engine, &captures, Order::AsTheyCame, &name, &mut compared);
         engine.stop();
         self.kernel.sweep(&SweepRequest::stop()).unwrap_or_else(|e| panic!("{e:#}"));
-        compared.lines += self.same_set(&mut engine, &name);
+        self.same_lines(&mut engine, &captures, Order::OfOneSweep, &name, &mut compared);
         let mut counters = self.counters();
         counters.subtract(&before);
-        same_counters(&counters, engine.counters(), compared.left_out, &name);
+        counters.add(&by_replay_alone);
+        assert_eq!(counters, *engine.counters(), "{name}: of the kernel and of the replay");
+        assert_eq!(counters.unaccounted(), 0, "{name}");
+        compared.counters = counters;
         if fragments {
             // The ports of first fragments are remembered beyond a capture.
             self.kernel = load(&self.settings);
         }
         compared
+    }
+
+    /// Makes interfaces up to an index: the kernel runs a packet on none but those that there are.
+    fn make_devices(&mut self, ns: &Netns, index: u32) {
+        while self.devices < index {
+            self.devices += 1;
+            let index = self.devices;
+            ns.ip(&format!("link add parity{index} index {index} type ifb\n"));
+        }
     }
 
     fn counters(&self) -> Counters {
@@ -125,44 +208,55 @@ impl Parity {
         }
     }
 
-    fn lines(&mut self, engine: &mut Engine) -> [Vec<String>; 2] {
+    /// Takes what either side has said since the last time, and compares.
+    fn same_lines(
+        &mut self,
+        engine: &mut Engine,
+        captures: &Captures,
+        order: Order,
+        name: &str,
+        compared: &mut Compared,
+    ) {
         let Self { kernel, writer, .. } = self;
         let line = |record: &Record| {
             let mut line = Vec::new();
-            writer.append(&mut line, record, "capture", 0);
+            let interface = captures.interface_name(record.key.ifindex);
+            writer.append(&mut line, record, interface, 0);
             String::from_utf8(line).expect("UTF-8")
         };
         let mut theirs = Vec::new();
         kernel
             .drain(usize::MAX, &mut |record| theirs.push(line(record)))
             .unwrap_or_else(|e| panic!("{e:#}"));
-        let ours = engine.records().drain(..).map(|record| line(&record)).collect();
-        [ours, theirs]
-    }
-
-    fn same_order(&mut self, engine: &mut Engine, name: &str, packet: u64) -> usize {
-        let [ours, theirs] = self.lines(engine);
+        let records = engine.records();
+        for record in &*records {
+            compared.note(record.reason().name());
+        }
+        let mut ours: Vec<String> = records.drain(..).map(|record| line(&record)).collect();
+        if order == Order::OfOneSweep {
+            ours.sort();
+            theirs.sort();
+        }
+        let only = |these: &[String], those: &[String]| -> String {
+            these.iter().filter(|line| !those.contains(line)).cloned().collect()
+        };
         assert!(
             ours == theirs,
-            "{name}, packet {packet}:\nreplay: {}\nkernel: {}",
-            ours.concat(),
-            theirs.concat()
+            "{name}, packet {}, {order:?}: only in the replay:\n{}only in the kernel:\n{}",
+            compared.packets,
+            only(&ours, &theirs),
+            only(&theirs, &ours)
         );
-        ours.len()
+        compared.lines += ours.len() as u64;
     }
+}
 
-    fn same_set(&mut self, engine: &mut Engine, name: &str) -> usize {
-        let [mut ours, mut theirs] = self.lines(engine);
-        ours.sort();
-        theirs.sort();
-        assert!(
-            ours == theirs,
-            "{name}, in a sweep:\nreplay: {}\nkernel: {}",
-            ours.iter().filter(|line| !theirs.contains(line)).cloned().collect::<String>(),
-            theirs.iter().filter(|line| !ours.contains(line)).cloned().collect::<String>()
-        );
-        ours.len()
-    }
+/// Whether lines are in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    AsTheyCame,
+    /// A set: the kernel walks its table as it likes.
+    OfOneSweep,
 }
 
 fn load(settings: &FlowSettings) -> Kernel {
@@ -177,44 +271,96 @@ fn load(settings: &FlowSettings) -> Kernel {
     Kernel::load(&options).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
-/// The packet as the kernel has it: behind an Ethernet header, or behind none; `None` if there is no such.
-fn shown(packet: &Packet<'_>, frame: &agent_common::parse::Frame) -> Option<Frame> {
+/// The packet as the kernel has it: behind an Ethernet header, or behind none; `None` if its link header is cut off
+/// or unknown. `accounted`: as the replay did it.
+fn shown(packet: &Packet<'_>, accounted: Option<&parse::Frame>) -> Option<Frame> {
+    let accounted = accounted?;
     let ethernet = |ether_type: &[u8], rest: &[u8]| [&[0; 12], ether_type, rest].concat();
     let data = packet.data;
-    let (l3_only, bytes) = match frame.link {
-        Link::Ethernet => (false, data.to_vec()),
+    let (l3_only, bytes) = match accounted.link {
+        Link::Ethernet => (false, data.get(..LEAST).and(Some(data.to_vec()))?),
         Link::Ip => (true, data.to_vec()),
         Link::CookedV1 => (false, ethernet(data.get(14..16)?, &data[16..])),
         Link::CookedV2 => (false, ethernet(data.get(..2)?, data.get(20..)?)),
         Link::Null => {
-            let family = data.get(..4)?;
-            let ether_type = if family.contains(&2) { [0x08, 0x00] } else { [0x86, 0xdd] };
+            let family = *data.first_chunk()?;
+            let families = [u32::from_le_bytes(family), u32::from_be_bytes(family)];
+            let ether_type = if families.contains(&2) {
+                [0x08, 0x00]
+            } else if families.iter().any(|family| [10, 24, 28, 30].contains(family)) {
+                [0x86, 0xdd]
+            } else {
+                // AppleTalk, as one that is no IP.
+                [0x80, 0x9b]
+            };
             (false, ethernet(&ether_type, &data[4..]))
         }
     };
-    if bytes.len() < 14 {
-        return None;
+    let wire_len = accounted.wire_len as usize + bytes.len() - data.len();
+    let mut data = bytes[..bytes.len().min(SHOWN)].to_vec();
+    if data.len() < LEAST {
+        // No IP header lies in so few bytes; one of them is read.
+        let first = data.first().copied().unwrap_or(0x40);
+        data.resize(LEAST, 0);
+        data[0] = first;
     }
-    let wire_len = frame.wire_len as usize + bytes.len() - data.len();
-    let data = bytes[..bytes.len().min(SHOWN)].to_vec();
-    let gso_size = u16::try_from(frame.gso_size).expect("a size of segments");
+    let gso_size = u16::try_from(accounted.gso_size).expect("a size of segments");
     Some(Frame { time_ns: packet.time_ns, data, wire_len, vlan_tci: None, gso_size, l3_only })
 }
 
-/// What could not be shown is counted by the replay alone, and as nothing but seen and refused.
-fn same_counters(kernel: &Counters, replay: &Counters, left_out: u64, name: &str) {
-    let refused = |counters: &Counters| counters.not_ip + counters.malformed();
-    assert_eq!(
-        [kernel.seen + left_out, refused(kernel) + left_out],
-        [replay.seen, refused(replay)],
-        "{name}: seen and refused, of the kernel and of the replay"
-    );
-    let rest = |counters: &Counters| Counters {
-        seen: 0,
-        not_ip: 0,
-        malformed: Default::default(),
-        ..*counters
+/// What the replay counts of a packet that cannot be shown to the kernel.
+fn left_out(known_link: bool) -> Counters {
+    let mut counters = Counters { seen: 1, ..Counters::default() };
+    if known_link {
+        counters.malformed[Malformed::TruncatedLink as usize] = 1;
+    } else {
+        counters.not_ip = 1;
+    }
+    counters
+}
+
+/// Notes what there was to be compared.
+fn note_kinds(packet: &Packet<'_>, accounted: Option<parse::Frame>, compared: &mut Compared) {
+    let mut note = |kind, holds| {
+        if holds {
+            compared.note(kind);
+        }
     };
-    assert_eq!(rest(kernel), rest(replay), "{name}: of the kernel and of the replay");
-    assert_eq!((kernel.unaccounted(), replay.unaccounted()), (0, 0), "{name}");
+    note("another interface", packet.interface != 1);
+    note("cut off", packet.data.len() < packet.wire_len as usize);
+    let Some(frame) = accounted else { return note("unknown link", true) };
+    note(
+        match frame.link {
+            Link::Ethernet => "Ethernet",
+            Link::Ip => "raw IP",
+            Link::CookedV1 => "cooked v1",
+            Link::CookedV2 => "cooked v2",
+            Link::Null => "null",
+        },
+        true,
+    );
+    let Ok((headers, place)) = locate(packet.data, &frame, false) else {
+        let behind_labels = locate(packet.data, &frame, true).is_ok();
+        return note("PPPoE or MPLS", behind_labels);
+    };
+    let inside = locate(packet.data, &frame, true);
+    note("tunnel", inside.is_ok_and(|(_, inside)| inside.ip != place.ip));
+    note("QinQ", headers.vlan_inner != 0);
+    note("padding", u64::from(frame.wire_len) > u64::from(place.ip) + headers.segments.bytes());
+    note("SCTP", headers.proto == proto::SCTP);
+    let error = match headers.proto {
+        proto::ICMP => [3, 5, 11, 12].contains(&headers.src.port),
+        proto::ICMPV6 => [1, 2, 3, 4].contains(&headers.src.port),
+        _ => false,
+    };
+    note("ICMP error", error && headers.fragment == Fragment::Whole);
+    note("first fragment", matches!(headers.fragment, Fragment::First { .. }));
+    note("later fragment", matches!(headers.fragment, Fragment::Later { .. }));
+    let super_packet = headers.segments.count > 1;
+    note("super-packet over IPv4", super_packet && headers.version == 4);
+    note("super-packet over IPv6", super_packet && headers.version == 6);
+    note("super-packet kept", headers.segments.kept > 0);
+    let long = headers.segments.bytes() > 65_575;
+    note("BIG TCP over IPv4", long && headers.version == 4);
+    note("BIG TCP over IPv6", long && headers.version == 6);
 }

@@ -101,6 +101,65 @@ pub fn file_of(packets: &[(u64, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
+/// Name and link type of an interface (<https://www.tcpdump.org/linktypes.html>).
+pub type Interface = (&'static str, u16);
+
+/// A packet for a capture file.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Nanoseconds since the epoch.
+    pub time_ns: u64,
+    /// Its place among the file's interfaces.
+    pub interface: usize,
+    /// What is captured of it.
+    pub data: Vec<u8>,
+    /// Its length on the wire.
+    pub wire_len: usize,
+}
+
+/// A capture of several interfaces with times in ns, as a pcapng file of this machine's byte order.
+pub fn pcapng_of(interfaces: &[Interface], packets: &[Recorded]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let mut section: Vec<u8> = words(&[0x1a2b_3c4d]);
+    // Version 1.0, of unknown length.
+    section.extend([1_u16.to_ne_bytes(), [0; 2]].as_flattened());
+    section.extend([0xff; 8]);
+    block(&mut bytes, 0x0a0d_0d0a, section);
+    for (name, link_type) in interfaces {
+        let mut body: Vec<u8> = words(&[(*link_type).into(), 0]);
+        option(&mut body, 2, name.as_bytes());
+        option(&mut body, 9, &[9]);
+        option(&mut body, 0, &[]);
+        block(&mut bytes, 1, body);
+    }
+    for Recorded { time_ns, interface, data, wire_len } in packets {
+        let small = |len: usize| u32::try_from(len).expect("less than 4 GiB");
+        let (high, low) = ((time_ns >> 32) as u32, *time_ns as u32);
+        let mut body = words(&[small(*interface), high, low, small(data.len()), small(*wire_len)]);
+        body.extend(data);
+        block(&mut bytes, 6, body);
+    }
+    bytes
+}
+
+fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
+    let len = u16::try_from(value.len()).expect("a short value");
+    body.extend(code.to_ne_bytes());
+    body.extend(len.to_ne_bytes());
+    body.extend(value);
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
+fn block(bytes: &mut Vec<u8>, kind: u32, mut body: Vec<u8>) {
+    body.resize(body.len().next_multiple_of(4), 0);
+    let len = u32::try_from(body.len() + 12).expect("a block").to_ne_bytes();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(len);
+    bytes.extend(body);
+    bytes.extend(len);
+}
+
 /// A capture file that is there for as long as a test.
 #[derive(Debug)]
 pub struct Temporary(PathBuf);

@@ -24,7 +24,8 @@ pub struct Tunnelled {
     pub inside: Expect,
 }
 
-const BRIDGING: u16 = 0x6558;
+/// The type of a whole Ethernet frame.
+pub(crate) const BRIDGING: u16 = 0x6558;
 const OUTER: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
 const MIDDLE: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 2)];
 const INNER: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2)];
@@ -62,11 +63,13 @@ fn packet6() -> Vec<u8> {
     v6(0xfd00, 17, &craft::udp(1000, 53, &[1; 20]))
 }
 
-fn in_ip(proto: u8, payload: &[u8]) -> Vec<u8> {
+/// IP in IPv4.
+pub(crate) fn in_ip(proto: u8, payload: &[u8]) -> Vec<u8> {
     craft::ethernet(&[], IPV4, &V4::new(OUTER[0], OUTER[1], proto).packet(payload))
 }
 
-fn in_ip6(next: u8, payload: &[u8]) -> Vec<u8> {
+/// IP in IPv6.
+pub(crate) fn in_ip6(next: u8, payload: &[u8]) -> Vec<u8> {
     craft::ethernet(&[], IPV6, &v6(0x2001, next, payload))
 }
 
@@ -81,41 +84,52 @@ fn frame4() -> Vec<u8> {
 /// As RFC 7348 has it: the identifier counts, and is 7.
 const VXLAN: [u8; 8] = [8, 0, 0, 0, 0, 0, 7, 0];
 
+/// A frame in VXLAN.
+pub(crate) fn vxlan(frame: &[u8]) -> Vec<u8> {
+    vxlan_between(OUTER, frame)
+}
+
+/// A frame in VXLAN, to the port that Linux used before there was one.
+pub(crate) fn vxlan_linux(frame: &[u8]) -> Vec<u8> {
+    in_udp(8472, &VXLAN, frame)
+}
+
 /// A frame in VXLAN between two hosts, as a frame.
-fn vxlan([src, dst]: [Ipv4Addr; 2], frame: &[u8]) -> Vec<u8> {
+fn vxlan_between([src, dst]: [Ipv4Addr; 2], frame: &[u8]) -> Vec<u8> {
     let datagram = craft::udp(5000, 4789, &[&VXLAN, frame].concat());
     craft::ethernet(&[], IPV4, &V4::new(src, dst, 17).packet(&datagram))
 }
 
-fn geneve(ether_type: u16, options: u8, payload: &[u8]) -> Vec<u8> {
+/// A packet in Geneve, `options` words of options before it.
+pub(crate) fn geneve(ether_type: u16, options: u8, payload: &[u8]) -> Vec<u8> {
     let [high, low] = ether_type.to_be_bytes();
     let mut header = vec![options, 0, high, low, 0, 0, 7, 0];
     header.resize(8 + 4 * usize::from(options), 0);
     in_udp(6081, &header, payload)
 }
 
-/// `words` are as many as `flags` say.
-fn gre(flags: [u8; 2], words: usize, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+/// A packet in GRE; `words` are as many as `flags` say.
+pub(crate) fn gre(flags: [u8; 2], words: usize, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     let mut header = [flags, ether_type.to_be_bytes()].concat();
     header.resize(4 + 4 * words, 9);
     in_ip(47, &[&header, payload].concat())
 }
 
-/// `length`: what the header says; `more`: its optional part.
-fn gtp_u(flags: u8, kind: u8, length: u8, more: &[u8], payload: &[u8]) -> Vec<u8> {
-    in_udp(2152, &[&[flags, kind, 0, length, 0, 0, 0, 7], more].concat(), payload)
+/// A packet in GTP-U. `length`: what the header says; `more`: its optional part.
+pub(crate) fn gtp_u(flags: u8, kind: u8, length: usize, more: &[u8], payload: &[u8]) -> Vec<u8> {
+    let [high, low] = (length as u16).to_be_bytes();
+    in_udp(2152, &[&[flags, kind, high, low, 0, 0, 0, 7], more].concat(), payload)
 }
 
-fn pppoe(protocol: [u8; 2], payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() + 2) as u8;
-    craft::ethernet(
-        &[],
-        0x8864,
-        &[&[0x11, 0, 0, 1, 0, length, protocol[0], protocol[1]], payload].concat(),
-    )
+/// A packet in a PPPoE session.
+pub(crate) fn pppoe(protocol: [u8; 2], payload: &[u8]) -> Vec<u8> {
+    let length = ((payload.len() + 2) as u16).to_be_bytes();
+    let header = [&[0x11, 0, 0, 1][..], &length, &protocol].concat();
+    craft::ethernet(&[], 0x8864, &[&header, payload].concat())
 }
 
-fn mpls(labels: usize, payload: &[u8]) -> Vec<u8> {
+/// A packet behind a stack of MPLS labels.
+pub(crate) fn mpls(labels: usize, payload: &[u8]) -> Vec<u8> {
     let mut stack = [0, 1, 0, 64].repeat(labels);
     stack[4 * labels - 2] |= 1;
     craft::ethernet(&[], 0x8847, &[&stack, payload].concat())
@@ -143,10 +157,10 @@ fn over_udp() -> Vec<Tunnelled> {
     let vxlan_linux = in_udp(8472, &VXLAN, &craft::ethernet(&[], IPV6, &packet6()));
     let segment = Tcp { sport: 1000, dport: 80, flags: ACK, window: 512, options: 12 };
     let long = V4::new(USER[0], USER[1], 6).packet(&segment.segment(&[1; 1000]));
-    let long = vxlan(OUTER, &craft::ethernet(&[], IPV4, &long));
+    let long = vxlan(&craft::ethernet(&[], IPV4, &long));
     let gtp = |bytes, payload| account(OUTER_GTP_U, 1, bytes, payload);
     vec![
-        case("vxlan", vxlan(OUTER, &frame4()), account(OUTER_VXLAN, 1, 98, 70), user4()),
+        case("vxlan", vxlan(&frame4()), account(OUTER_VXLAN, 1, 98, 70), user4()),
         case(
             "vxlan_linux_port_v6",
             vxlan_linux,
@@ -239,13 +253,13 @@ fn below_ip() -> Vec<Tunnelled> {
 }
 
 fn nested() -> Vec<Tunnelled> {
-    let one = vxlan(INNER, &frame4());
-    let two = vxlan(MIDDLE, &one);
+    let one = vxlan_between(INNER, &frame4());
+    let two = vxlan_between(MIDDLE, &one);
     vec![
-        case("vxlan_in_vxlan", vxlan(OUTER, &one), account(OUTER_VXLAN, 1, 148, 120), user4()),
+        case("vxlan_in_vxlan", vxlan(&one), account(OUTER_VXLAN, 1, 148, 120), user4()),
         case(
             "a_third_tunnel_is_not_entered",
-            vxlan(OUTER, &two),
+            vxlan(&two),
             account(OUTER_VXLAN, 1, 198, 170),
             account("17 203.0.113.1:5000 > 203.0.113.2:4789", 1, 98, 70),
         ),
@@ -260,7 +274,7 @@ fn left_outside() -> Vec<Tunnelled> {
     vec![
         stays(
             "arp_in_vxlan",
-            vxlan(OUTER, &craft::ethernet(&[], ARP, &[0; 28])),
+            vxlan(&craft::ethernet(&[], ARP, &[0; 28])),
             account(OUTER_VXLAN, 1, 78, 50),
         ),
         stays("gtp_echo", gtp_u(0x32, 1, 4, &[0, 5, 0, 0], &[]), account(OUTER_GTP_U, 1, 40, 12)),
@@ -279,13 +293,13 @@ fn left_outside() -> Vec<Tunnelled> {
         // What was announced as IP is malformed if it is not whole, though the outer packet is.
         case(
             "inner_header_cut_off",
-            vxlan(OUTER, &frame4()[..24]),
+            vxlan(&frame4()[..24]),
             account(OUTER_VXLAN, 1, 60, 32),
             Expect::Malformed("truncated_ip"),
         ),
         case(
             "inner_length_beyond_the_packet",
-            vxlan(OUTER, &craft::ethernet(&[], IPV4, &beyond)),
+            vxlan(&craft::ethernet(&[], IPV4, &beyond)),
             account(OUTER_VXLAN, 1, 98, 70),
             Expect::Malformed("bad_ip_length"),
         ),

@@ -1,6 +1,6 @@
 //! Beside other programs, after a crash, without permission, and when the interface comes and goes.
 
-use std::{fs, os::unix::fs::PermissionsExt, thread::sleep, time::Duration};
+use std::{thread::sleep, time::Duration};
 
 use feature_agent_tests::{
     agent::{Agent, Builder, Outcome, binary},
@@ -13,6 +13,7 @@ use feature_agent_tests::{
     lines::{Line, lives},
     netns::{FAR_IF, NEAR_IF, Pair},
     oracle::Oracle,
+    privileges::{Copy, NOBODY},
     scenario::{assert_conserved, observe},
     sys::is_root_or_say,
     traffic::{self, Version},
@@ -173,7 +174,13 @@ fn an_interface_that_goes_and_comes_back_is_watched_again() {
     let mut agent = Agent::start(&pair.near, &[&IFACE[..], &["--interval", "100ms"]].concat());
     inject::send(&pair.far, FAR_IF, &vec![frame.clone(); 10], Pace::FullSpeed);
     pair.near.ip(&format!("link del {NEAR_IF}\n"));
-    sleep(Duration::from_millis(500));
+    let is_last = |line: &Line| (line.packets(), line.text("reason")) == (10, "stop");
+    let said = wait_until(Duration::from_secs(5), || agent.lines_so_far().iter().any(is_last));
+    assert!(
+        said,
+        "the flow of an interface that is gone did not stop: {:#?}",
+        agent.lines_so_far()
+    );
     assert!(!agent.has_ended(), "it gave up:\n{}", agent.stderr());
     pair.connect(CABLE_MTU);
     let again = wait_until(Duration::from_secs(5), || tcx_programs(&pair.near, NEAR_IF) == 2);
@@ -217,9 +224,9 @@ fn without_permission_it_says_which_and_how_to_get_it() {
         return;
     }
     let pair = Pair::bare(CABLE_MTU);
-    let copy = readable_copy();
-    let outcome = Builder::new(&pair.near, &IFACE).program(&copy).user(65_534).spawn().wait();
-    fs::remove_file(copy).expect("remove the copy");
+    let copy = Copy::new(binary(), "without");
+    let builder = Builder::new(&pair.near, &IFACE).program(copy.path());
+    let outcome = builder.user(NOBODY).spawn().wait();
     assert!(!outcome.status.success());
     assert!(outcome.stderr.contains("CAP_"), "{}", outcome.stderr);
     assert!(
@@ -228,14 +235,6 @@ fn without_permission_it_says_which_and_how_to_get_it() {
         outcome.stderr
     );
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
-}
-
-/// The binary where any user may read it, which the folder it was built in need not allow.
-fn readable_copy() -> std::path::PathBuf {
-    let path = std::env::temp_dir().join(format!("feature-agent-copy-{}", std::process::id()));
-    fs::copy(binary(), &path).expect("copy the binary");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-    path
 }
 
 #[test]
@@ -260,6 +259,10 @@ fn bad_settings_are_refused_in_words() {
         assert!(!outcome.stderr.contains("panicked"), "{args:?}: {}", outcome.stderr);
         assert_eq!(outcome.stdout, "", "{args:?}");
     }
+    let outcome = Builder::new(&pair.near, &["config", "--iface=a", "--window=1"]).spawn().wait();
+    assert_eq!(outcome.status.code(), Some(2), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("window = 1  # command line"), "{}", outcome.stdout);
+    assert!(outcome.stderr.contains("--window must lie within 2 and 64"), "{}", outcome.stderr);
 }
 
 #[test]

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use agent_common::{counters::Counters, parse::Malformed};
 use feature_agent::{filter, settings::FlowSettings};
 use feature_agent_tests::{
-    craft::{self, IPV4, Tcp, V4},
-    generate::mixed_frames,
+    awkward::{self, Capture},
     parity::{Compared, Parity},
     pcap::{self, Temporary},
-    random::Random,
     sys::is_root_or_say,
 };
 
@@ -51,81 +50,127 @@ fn crowded() -> FlowSettings {
     FlowSettings { max_flows: 40, ..defaults() }
 }
 
-/// Conversations of every kind, in times that jump, stand still and run back.
-fn generated() -> Vec<(u64, Vec<u8>)> {
-    let mut random = Random::new(11);
-    let mut now_ns = 1_700_000_000_000_000_000_u64;
-    let mut packets = Vec::new();
-    for frame in mixed_frames(7, 12_000) {
-        now_ns += match random.below(1000) {
-            0 => 16_000_000_000,
-            1..=3 => 2_500_000_000,
-            4..=30 => random.below(400_000_000),
-            31..=400 => 0,
-            _ => random.below(200_000),
-        };
-        let back = if random.chance(1, 50) { random.below(3_000_000) } else { 0 };
-        packets.push((now_ns - back, frame));
-    }
-    packets.extend(offloaded(now_ns + 1_000_000));
-    packets
+/// Flows speak and end soon, and super-packets stay what they are.
+fn brief() -> FlowSettings {
+    let mut settings = defaults();
+    settings.config.window = 5;
+    settings.config.stride = 4;
+    settings.config.min_gap_us = 50_000;
+    settings.config.interval_us = 3_000_000;
+    settings.config.idle_timeout_us = 1_000_000;
+    settings.config.active_timeout_us = 2_000_000;
+    settings
 }
 
-/// TCP with offload on both sides: super-packets, of which the SYNs tell the segments; and one without SYNs.
-fn offloaded(start_ns: u64) -> Vec<(u64, Vec<u8>)> {
-    let segment = |port: u16, from_client: bool, flags: u8, mss: Option<u16>, payload: usize| {
-        let (client, server) = ([10, 9, 0, 1], [10, 9, 0, 2]);
-        let (src, dst) = if from_client { (client, server) } else { (server, client) };
-        let (sport, dport) = if from_client { (port, 443) } else { (443, port) };
-        let options = if mss.is_some() { 4 } else { 12 };
-        let mut segment =
-            Tcp { sport, dport, flags, window: 9, options }.segment(&vec![0; payload]);
-        if let Some(mss) = mss {
-            segment[20..22].copy_from_slice(&[2, 4]);
-            segment[22..24].copy_from_slice(&mss.to_be_bytes());
-        }
-        craft::ethernet(&[], IPV4, &V4::new(src.into(), dst.into(), 6).packet(&segment))
-    };
-    let mut frames = Vec::new();
-    for port in 2000..2040 {
-        let known = port % 4 != 0;
-        if known {
-            frames.push(segment(port, true, 0x02, Some(1460), 0));
-            frames.push(segment(port, false, 0x12, Some(1400 - port % 3), 0));
-        }
-        for size in [1, 1388, 1389, 5000, 9300, 20_000, 60_000] {
-            frames.push(segment(port, true, 0x18, None, size));
-            frames.push(segment(port, false, 0x10, None, size + usize::from(port)));
-        }
-        frames.push(segment(port, true, 0x19, None, 3000));
-    }
-    (0_u64..).map(|index| start_ns + index * 70_000).zip(frames).collect()
-}
-
-fn report(what: &str, compared: Compared) {
-    let Compared { packets, left_out, lines, sweeps } = compared;
+fn report(what: &str, compared: &Compared) {
+    let Compared { packets, left_out, lines, sweeps, kinds, counters } = compared;
     println!("{what}: {packets} packets ({left_out} left out), {sweeps} sweeps, {lines} lines");
-    assert!(lines > 0 && packets > left_out, "nothing was compared");
+    println!("  {kinds:?}\n  {counters:?}");
+    assert!(*lines > 0 && packets > left_out, "nothing was compared");
+}
+
+/// Every kind of packet, and every counter, often enough.
+fn assert_every_kind(compared: &Compared) {
+    for kind in [
+        "another interface",
+        "cut off",
+        "unknown link",
+        "Ethernet",
+        "raw IP",
+        "cooked v1",
+        "cooked v2",
+        "null",
+        "PPPoE or MPLS",
+        "tunnel",
+        "QinQ",
+        "padding",
+        "SCTP",
+        "ICMP error",
+        "first fragment",
+        "later fragment",
+        "super-packet over IPv4",
+        "super-packet over IPv6",
+        "super-packet kept",
+        "BIG TCP over IPv4",
+        "BIG TCP over IPv6",
+    ] {
+        assert!(compared.of(kind) > 30, "only {} of: {kind}", compared.of(kind));
+    }
+    let counters = &compared.counters;
+    for (reason, count) in Malformed::ALL.iter().zip(counters.malformed) {
+        assert!(count > 5, "only {count} packets malformed for {}", reason.name());
+    }
+    let rest = [counters.not_ip, counters.orphan_fragments, counters.clock_backwards];
+    assert!(rest.iter().all(|count| *count > 50), "{counters:?}");
+    assert_eq!(counters.ring_full, 0, "{counters:?}");
+}
+
+/// Both sides over the generated capture.
+fn generated(name: &str, parity: impl FnOnce() -> Parity) -> Option<Compared> {
+    if !is_root_or_say(name) {
+        return None;
+    }
+    let Capture { interfaces, packets } = awkward::capture(11, 34_000);
+    assert!(packets.len() >= 50_000, "{} packets", packets.len());
+    let capture = Temporary::new(name, &pcap::pcapng_of(&interfaces, &packets));
+    let compared = parity().run(&[capture.path().to_owned()]);
+    report(name, &compared);
+    Some(compared)
+}
+
+/// What the options are there for must have come up.
+fn assert_met(met: &[(&str, u64)]) {
+    assert!(met.iter().all(|(_, count)| *count > 50), "{met:?}");
 }
 
 #[test]
-fn a_generated_capture_gives_the_kernels_lines() {
-    if !is_root_or_say("a_generated_capture_gives_the_kernels_lines") {
+fn generated_by_the_defaults() {
+    let parity = || Parity::new(&defaults(), true).noting_kinds();
+    let Some(compared) = generated("generated_by_the_defaults", parity) else { return };
+    assert_every_kind(&compared);
+    assert_met(&["stride", "interval", "fin", "rst", "stop"].map(|kind| (kind, compared.of(kind))));
+}
+
+#[test]
+fn generated_with_a_vector_for_every_packet() {
+    let parity = || Parity::new(&talkative(), true);
+    let name = "generated_with_a_vector_for_every_packet";
+    let Some(compared) = generated(name, parity) else { return };
+    assert!(compared.lines > 50_000, "{compared:?}");
+}
+
+#[test]
+fn generated_in_tunnels() {
+    let Some(compared) = generated("generated_in_tunnels", || Parity::new(&decap(), true)) else {
         return;
-    }
-    let capture = Temporary::new("parity", &pcap::file_of(&generated()));
-    let paths = [capture.path().to_owned()];
-    let cases = [
-        ("defaults", defaults(), true),
-        ("talkative", talkative(), true),
-        ("decap", decap(), true),
-        ("kept", defaults(), false),
-        ("selective", selective(), true),
-        ("crowded", crowded(), true),
-    ];
-    for (what, settings, resegment) in cases {
-        report(what, Parity::new(&settings, resegment).run(&paths));
-    }
+    };
+    let malformed = compared.counters.malformed[Malformed::TruncatedIp as usize];
+    assert_met(&[("cut off inside", malformed), ("split", compared.counters.super_packets)]);
+}
+
+#[test]
+fn generated_with_super_packets_kept() {
+    let parity = || Parity::new(&brief(), false);
+    let Some(compared) = generated("generated_with_super_packets_kept", parity) else { return };
+    assert_eq!(compared.counters.super_packets, 0, "split");
+    assert_met(&["active", "idle"].map(|kind| (kind, compared.of(kind))));
+}
+
+#[test]
+fn generated_through_a_filter_and_a_sample() {
+    let name = "generated_through_a_filter_and_a_sample";
+    let Some(compared) = generated(name, || Parity::new(&selective(), true)) else { return };
+    let Counters { filtered, accounted, .. } = compared.counters;
+    assert_met(&[("filtered", filtered), ("accounted", accounted)]);
+}
+
+#[test]
+fn generated_in_a_table_too_small() {
+    let parity = || Parity::new(&crowded(), true);
+    let Some(compared) = generated("generated_in_a_table_too_small", parity) else { return };
+    let Counters { table_full, table_full_bytes, .. } = compared.counters;
+    let evict = compared.of("evict");
+    assert_met(&[("full", table_full), ("bytes", table_full_bytes), ("evict", evict)]);
 }
 
 #[test]
@@ -137,14 +182,10 @@ fn real_captures_one_by_one_give_the_kernels_lines() {
     let mut sum = Compared::default();
     let mut parity = Parity::new(&talkative(), true);
     for path in pcap::files() {
-        let Compared { packets, left_out, lines, sweeps } = parity.run(&[path]);
-        sum.packets += packets;
-        sum.left_out += left_out;
-        sum.lines += lines;
-        sum.sweeps += sweeps;
+        sum.add(&parity.run(&[path]));
     }
     if pcap::folder().is_some() {
-        report("one by one", sum);
+        report("one by one", &sum);
     }
 }
 
@@ -162,6 +203,6 @@ fn real_captures_as_one_stream_give_the_kernels_lines() {
         ("crowded", crowded(), true),
     ];
     for (what, settings, resegment) in cases {
-        report(what, Parity::new(&settings, resegment).run(&pcap::files()));
+        report(what, &Parity::new(&settings, resegment).run(&pcap::files()));
     }
 }

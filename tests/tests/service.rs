@@ -3,13 +3,13 @@
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::chown, net::UnixDatagram},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use feature_agent_tests::{
-    agent::{Agent, Builder},
+    agent::{Agent, Builder, binary},
     attached::{tc_filters, tcx_programs},
     capture::{Capture, Sides},
     craft::{self, IPV4, V4},
@@ -19,6 +19,7 @@ use feature_agent_tests::{
     mount::Tmpfs,
     netns::{FAR_IF, NEAR_IF, Pair},
     oracle::Oracle,
+    privileges::{Copy, NOBODY, capabilities},
     scenario::assert_conserved,
     scrape::{get, samples},
     sys::is_root_or_say,
@@ -244,22 +245,6 @@ fn a_watchdog_shorter_than_the_poll_is_made_longer() {
     assert!(agent.stop().status.success());
 }
 
-/// The effective and permitted capabilities of each thread of a process.
-fn capabilities(pid: u32) -> Vec<(u64, u64)> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
-    let of_thread = |entry: std::io::Result<fs::DirEntry>| {
-        let path = entry.expect("a thread").path().join("status");
-        let status = fs::read_to_string(path).expect("its status");
-        let mask = |field: &str| {
-            let mask = status.lines().find_map(|line| line.strip_prefix(field)).expect(field);
-            u64::from_str_radix(mask.trim(), 16).expect("a mask")
-        };
-        (mask("CapEff:"), mask("CapPrm:"))
-    };
-    threads.map(of_thread).collect()
-}
-
-const NOBODY: u32 = 65_534;
 /// The bits of CAP_NET_ADMIN and CAP_BPF (include/uapi/linux/capability.h).
 const NET_ADMIN: u64 = 1 << 12;
 const BPF: u64 = 1 << 39;
@@ -316,6 +301,28 @@ fn as_another_user_it_goes_on_with_what_attaching_again_takes() {
         assert_eq!((counts.seen, counts.lost), (before + after, 0), "{attach}: {}", outcome.stderr);
         assert_eq!(tc_filters(&pair.near, NEAR_IF), [""; 0], "{attach}: a filter is left");
     }
+}
+
+#[test]
+fn an_ordinary_user_gives_up_its_capabilities_in_every_thread() {
+    if !is_root_or_say("an_ordinary_user_gives_up_its_capabilities_in_every_thread") {
+        return;
+    }
+    let pair = Pair::bare(CABLE_MTU);
+    let copy = Copy::new(binary(), "ordinary");
+    let folder = Tmpfs::new(1 << 20);
+    chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("chown");
+    let output = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (file, socket) = (output("v.jsonl"), format!("unix:{}", output("v.sock")));
+    let args = ["--iface", NEAR_IF, "--attach", "tcx", "--metrics", METRICS];
+    let args = [&args[..], &["--output", "-", "--output", &file, "--output", &socket]].concat();
+    let agent = copy.with_three_capabilities(&pair.near, &args).start();
+    let held = capabilities(agent.pid());
+    assert!(held.len() >= 5, "main, two outputs, listener, metrics: {held:x?}");
+    let bpf = if use_takes_cap_bpf() { BPF } else { 0 };
+    let surplus: Vec<_> = held.iter().filter(|sets| **sets != (0, 0)).collect();
+    assert!(surplus.iter().all(|sets| **sets == (bpf, bpf)) && surplus.len() <= 1, "{held:x?}");
+    assert!(agent.stop().status.success());
 }
 
 #[test]

@@ -1,65 +1,18 @@
 //! Packets in tunnels, in the kernel and by the host's parser, with decapsulation and without.
 
-use std::net::{IpAddr, SocketAddr};
-
-use agent_common::{
-    config::Config,
-    key::{Endpoint, Family},
-    parse::{self, Headers, Link, Reject, parse},
-};
+use agent_common::{config::Config, parse::Link};
 use feature_agent_tests::{
     craft::{self, IPV4, IPV6},
-    fixtures::{Expect, flow_name},
+    fixtures::flow_name,
+    host::{Fate, parsed, written},
     in_kernel::{InKernel, LARGE_RING, START_NS, config},
     oracle::Rules,
     sys::is_root_or_say,
     tunnels::all,
 };
 
-/// What became of a packet: its flow's name with packets, bytes and payload, or why it has none.
-type Fate = Result<(String, [u64; 3]), &'static str>;
-
-fn fate(expect: &Expect) -> Fate {
-    match expect {
-        Expect::Account { flow, packets, bytes, payload } => {
-            Ok(((*flow).to_owned(), [*packets, *bytes, *payload]))
-        }
-        Expect::NotIp => Err("not_ip"),
-        Expect::Malformed(reason) => Err(reason),
-    }
-}
-
 fn by_host(link: Link, data: &[u8], gso_size: u16, decap: bool) -> Fate {
-    let frame = parse::Frame {
-        link,
-        ifindex: 1,
-        wire_len: data.len() as u32,
-        gso_size: gso_size.into(),
-        vlan_tci: 0,
-    };
-    match parse(data, &frame, decap) {
-        Ok(headers) => {
-            let segments = &headers.segments;
-            let sums = [segments.count.into(), segments.bytes(), segments.payload_bytes()];
-            Ok((sender_first(&headers), sums))
-        }
-        Err(Reject::NotIp) => Err("not_ip"),
-        Err(Reject::Malformed(reason)) => Err(reason.name()),
-    }
-}
-
-/// As [`flow_name`] writes it.
-fn sender_first(headers: &Headers) -> String {
-    let family = if headers.version == 4 { Family::V4 } else { Family::V6 };
-    let end = |end: &Endpoint| {
-        let ip: IpAddr = end.address.ip(family);
-        if matches!(headers.proto, 6 | 17) {
-            SocketAddr::new(ip, end.port).to_string()
-        } else {
-            ip.to_string()
-        }
-    };
-    format!("{} {} > {}", headers.proto, end(&headers.src), end(&headers.dst))
+    parsed(link, data, data.len(), gso_size, decap)
 }
 
 #[test]
@@ -67,7 +20,7 @@ fn the_host_finds_the_flow_of_the_table() {
     for case in all() {
         for (decap, expect) in [(false, &case.outside), (true, &case.inside)] {
             let found = by_host(Link::Ethernet, &case.frame.data, case.frame.gso_size, decap);
-            assert_eq!(found, fate(expect), "{}, decap {decap}", case.name);
+            assert_eq!(found, written(expect), "{}, decap {decap}", case.name);
         }
     }
 }
@@ -81,7 +34,7 @@ fn the_kernel_finds_the_flow_of_the_table() {
         let config = Config { decap, ..config(Rules::PATIENT, 64) };
         let mut kernel = InKernel::new(config, 1024, LARGE_RING);
         for case in all() {
-            let expect = fate(if decap == 0 { &case.outside } else { &case.inside });
+            let expect = written(if decap == 0 { &case.outside } else { &case.inside });
             let what = format!("{}, decap {decap}", case.name);
             let before = kernel.counters();
             let refused = expect.as_ref().err().filter(|reason| **reason != "not_ip");

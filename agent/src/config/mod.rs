@@ -31,8 +31,14 @@ use crate::{
 
 /// The file that is read if it is there and no other is named.
 pub const DEFAULT_FILE: &str = "/etc/feature-agent/config.toml";
-/// The option that names the file, which the file cannot hold.
+/// The option that names the file.
 const FILE_OPTION: &str = "config";
+/// The option that stands in for [`OUTPUT`] where neither flag nor file has it.
+const FALLBACK_OPTION: &str = "default-output";
+/// What is about the file and has no place in it.
+const NOT_IN_FILE: [&str; 2] = [FILE_OPTION, FALLBACK_OPTION];
+/// The option that says where vectors go.
+const OUTPUT: &str = "output";
 /// The subcommand that prints what is in force.
 const PRINTING: &str = "config";
 
@@ -160,7 +166,17 @@ fn read_with(arguments: &[OsString], default_file: &Path) -> Result<Given, Failu
         .flatten()
         .filter(|entry| !contradicted(&command, entry, flags_of_main))
         .collect();
-    let matches = with_defaults(command.clone(), &entries).try_get_matches_from(arguments)?;
+    let fallback = flags_of_main.get_raw("default_output").into_iter().flatten();
+    let fallback: Vec<OsString> = fallback.map(OsString::from).collect();
+    let mut defaults = command.clone();
+    if !fallback.is_empty() {
+        defaults = with_default(defaults, OUTPUT, &fallback);
+    }
+    for Entry { name, values, .. } in &entries {
+        let values: Vec<OsString> = values.iter().map(OsString::from).collect();
+        defaults = with_default(defaults, name, &values);
+    }
+    let matches = defaults.try_get_matches_from(arguments)?;
     let of_main = of_main_job(&matches).unwrap_or(&matches);
     let options = options(&command)
         .filter_map(|option| Setting::new(option, of_main, &entries, path))
@@ -175,7 +191,7 @@ fn options(command: &Command) -> impl Iterator<Item = &Arg> {
             arg.get_action(),
             ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version
         );
-        !asks && arg.get_long().is_some_and(|name| name != FILE_OPTION)
+        !asks && arg.get_long().is_some_and(|name| !NOT_IN_FILE.contains(&name))
     })
 }
 
@@ -203,11 +219,11 @@ fn contradicted(command: &Command, entry: &Entry, flags: &ArgMatches) -> bool {
     })
 }
 
-/// The command, with the file's values as defaults.
-fn with_defaults(command: Command, entries: &[Entry]) -> Command {
-    let set = |arg: Arg| match entries.iter().find(|entry| arg.get_long() == Some(&entry.name)) {
-        Some(entry) => arg.default_values(entry.values.clone()),
-        None => arg,
+/// The command, in which an option of the main job has another default.
+fn with_default(command: Command, name: &str, values: &[OsString]) -> Command {
+    let set = |arg: Arg| match arg.get_long() {
+        Some(long) if long == name => arg.default_values(values),
+        _ => arg,
     };
     command.mut_args(set).mut_subcommand(PRINTING, |printing| printing.mut_args(set))
 }

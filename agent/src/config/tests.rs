@@ -87,6 +87,20 @@ fn a_flag_silences_what_cannot_stand_beside_it() {
 }
 
 #[test]
+fn a_services_default_output_gives_way_to_the_file_and_to_flags() {
+    let service = ["--default-output", "unix:/run/x.sock"];
+    let outputs = |text: &str, flags: &[&str]| {
+        let given = Conf::new(text).with(&[&service, flags].concat()).expect("good");
+        option(&given, "output").values.clone()
+    };
+    assert_eq!(outputs("iface = \"a\"\n", &[]), ["unix:/run/x.sock"]);
+    assert_eq!(outputs("output = [\"-\", \"x\"]\n", &[]), ["-", "x"]);
+    assert_eq!(outputs("output = \"x\"\n", &["--output", "y"]), ["y"]);
+    let faults = Conf::new("default-output = \"x\"\n").faults();
+    assert!(faults[0].starts_with("1: there is no option `default-output`"), "{faults:?}");
+}
+
+#[test]
 fn the_file_may_be_missing_unless_it_is_named() {
     let arguments: Vec<OsString> = ["feature-agent", "--iface", "a"].map(OsString::from).into();
     let given = read_with(&arguments, Path::new(NO_FILE)).expect("good");
@@ -174,10 +188,11 @@ fn what_is_printed_is_a_file_that_comes_to_the_same() {
 #[test]
 fn every_option_but_the_files_own_is_in_the_file() {
     let template = template().expect("made");
+    let apart = ["config", "default-output", "help", "version"];
     for arg in Cli::command().get_arguments() {
         let Some(name) = arg.get_long() else { continue };
         let there = template.contains(&format!("\n#{name} = "));
-        assert_eq!(there, !["config", "help", "version"].contains(&name), "{name}:\n{template}");
+        assert_eq!(there, !apart.contains(&name), "{name}:\n{template}");
     }
     let built_in = read_with(&["feature-agent".into()], Path::new(NO_FILE)).expect("good");
     let unset: Vec<&str> = built_in

@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tracing::{debug, warn};
 
 use super::{Counts, Form, Hand, LineStream, Patience, Sink, SinkError, outputs::Members, worker};
+use crate::privilege;
 
 /// Who may connect: the file's owner and group.
 const MODE: u32 = 0o660;
@@ -64,7 +65,10 @@ pub(super) fn listen(path: &Path, members: Arc<Members>, greeting: Greeting) -> 
     let name = format!("unix:{}", path.display());
     thread::Builder::new()
         .name("listener".into())
-        .spawn(move || accept(&name, &listener, &ended, &members, &greeting))
+        .spawn(move || {
+            privilege::renounce();
+            accept(&name, &listener, &ended, &members, &greeting);
+        })
         .context("cannot start the thread that waits for consumers")?;
     Ok(Listening { path: path.to_owned(), file, _running: running })
 }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use tracing::{info, warn};
 
 use super::{Queue, Sink, SinkError, Work};
+use crate::privilege;
 
 /// Time before the second try; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -35,7 +36,10 @@ pub(super) fn start(
     let worker = Worker { name, sink, queue, patience, outage: None, is_open: true };
     thread::Builder::new()
         .name("output".into())
-        .spawn(move || worker.run())
+        .spawn(move || {
+            privilege::renounce();
+            worker.run();
+        })
         .context("cannot start an output's thread")?;
     Ok(())
 }

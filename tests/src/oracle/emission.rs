@@ -126,7 +126,9 @@ impl Speaker {
         };
         let reason = if first(flag::RST, None) {
             Some("rst")
-        } else if first(flag::FIN, Some(false)) || first(flag::FIN, Some(true)) {
+        } else if !old.iter().any(|p| p.flags & flag::RST != 0)
+            && (first(flag::FIN, Some(false)) || first(flag::FIN, Some(true)))
+        {
             Some("fin")
         } else {
             self.due(index, now_us)
