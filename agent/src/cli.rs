@@ -56,6 +56,12 @@ pub enum Command {
     Schema(SchemaArgs),
     /// Print the options in force, as a configuration file, and where each comes from
     Config(Box<RunArgs>),
+    /// Look whether the main job can run here, and what this kernel, host and user lack
+    ///
+    /// Loads and attaches the agent's program for a moment, in a network namespace of its own: no interface is
+    /// touched. Says of what is missing what does not work without it, and how to get it. The exit code is 0 if
+    /// the main job can run, else 1. Any user may ask; what that user cannot see is said.
+    Doctor(DoctorArgs),
     /// Print the manual page, completions for a shell, or a configuration file to begin with
     Generate(GenerateArgs),
 }
@@ -96,6 +102,14 @@ impl ReplayArgs {
         let Self { files, interface, no_resegment, flows, output } = self;
         ReplayOptions { files, interface, resegment: !no_resegment, flows, output }
     }
+}
+
+/// Options of `doctor`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct DoctorArgs {
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `generate`.

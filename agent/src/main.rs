@@ -11,7 +11,7 @@ use clap::{CommandFactory as _, error::ErrorKind};
 use feature_agent::{
     cli::{Cli, Command, SchemaArgs},
     config::{self, Failure},
-    daemon, generate, logging, replay, schema,
+    daemon, doctor, generate, logging, replay, schema,
     settings::Invalid,
     status,
 };
@@ -32,6 +32,11 @@ fn main() -> ExitCode {
     let verbosity = given.cli.verbosity;
     logging::init(verbosity);
     let result = match &given.cli.command {
+        Some(Command::Doctor(arguments)) => match doctor::run(arguments) {
+            // It has said what is missing.
+            Ok(false) => return ExitCode::FAILURE,
+            looked => looked.map(drop),
+        },
         Some(Command::Schema(arguments)) => print_schema(arguments),
         Some(Command::Replay(arguments)) => match arguments.clone().options().check() {
             Ok(settings) => replay::run(&settings, verbosity.quiet),

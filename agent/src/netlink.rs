@@ -1,7 +1,9 @@
-//! rtnetlink's link messages: the one place that reads them.
+//! Netlink: the one place that reads it. Here rtnetlink's links and filters, in `ethtool` the interfaces' offloads.
 //!
 //! A netlink socket belongs to the network namespace of the thread that made it; /sys/class/net belongs to
 //! the one it was mounted in, which may be another.
+
+pub(crate) mod ethtool;
 
 use std::{
     io,
@@ -10,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{
-    Emitable as _, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
+    Emitable as _, ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
     NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NlasIterator,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -21,6 +23,7 @@ const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTNLGRP_LINK: u32 = 1;
 const AF_UNSPEC: u8 = 0;
+const IFF_UP: u32 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 // linux/pkt_cls.h
@@ -105,6 +108,16 @@ impl LinkSocket {
             }
         }
         anyhow::bail!("{what}: they change too fast")
+    }
+
+    /// Takes a link into service; for a socket that blocks and is not subscribed.
+    pub(crate) fn set_up(&mut self, index: u32) -> Result<()> {
+        let what = "cannot take an interface into service";
+        self.socket.send(&up_request(index), 0).context(what)?;
+        match self.receive().context(what)?.first() {
+            Some(Message::Error(code)) => Err(io::Error::from_raw_os_error(*code)).context(what),
+            _ => Ok(()),
+        }
     }
 
     /// The links of one dump; `None` if a change came in between.
@@ -218,6 +231,16 @@ fn dump_request() -> [u8; 2 * HEADER_LEN] {
     let mut request = [0; 2 * HEADER_LEN];
     // The ifinfomsg behind the header stays zero: any family, any link.
     header(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, request.len()).emit(&mut request);
+    request
+}
+
+/// The flag IFF_UP set, the others as they are.
+fn up_request(index: u32) -> [u8; 2 * HEADER_LEN] {
+    let mut request = [0; 2 * HEADER_LEN];
+    header(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, request.len()).emit(&mut request);
+    request[HEADER_LEN + 4..][..4].copy_from_slice(&index.to_ne_bytes());
+    request[HEADER_LEN + 8..][..4].copy_from_slice(&IFF_UP.to_ne_bytes());
+    request[HEADER_LEN + 12..][..4].copy_from_slice(&IFF_UP.to_ne_bytes());
     request
 }
 

@@ -29,25 +29,39 @@ const NEEDED: [(CapabilitySet, &str); 3] = [
 /// Debian and Ubuntu set, forbids it every use of bpf(2), sweeps among them (commit c8644cd0efe7).
 const USE_IS_FREE: (u32, u32) = (5, 19);
 
+/// Where a newer kernel is, for those whose kernel is too old.
+pub(crate) const NEWER_KERNEL: &str = "Boot a newer kernel: on Debian 11 the one in bullseye-backports, on Ubuntu \
+                                       20.04 linux-generic-hwe-20.04";
+
 /// Fails with a sentence that says what is missing and how to get it.
 pub fn check() -> Result<()> {
-    let release = uname();
-    check_kernel(&release.release().to_string_lossy())?;
-    let held = capabilities(None).context("cannot read this process's capabilities")?.effective;
-    check_capabilities(held)
+    check_kernel(&kernel())?;
+    let missing = missing(held()?);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("this process lacks {}. {}", missing.join(", "), how_to_get_capabilities())
 }
 
-fn check_kernel(release: &str) -> Result<()> {
+/// The running kernel's release.
+pub(crate) fn kernel() -> String {
+    uname().release().to_string_lossy().into_owned()
+}
+
+/// Fails with a sentence if a kernel of this release is too old.
+pub(crate) fn check_kernel(release: &str) -> Result<()> {
     // A name of the distribution's own: the loader will find out.
     if version(release).is_some_and(|version| version < KERNEL) {
-        bail!(
-            "this kernel is {release}; the agent needs {}.{} or later. Boot a newer kernel: on Debian 11 \
-             the one in bullseye-backports, on Ubuntu 20.04 linux-generic-hwe-20.04",
-            KERNEL.0,
-            KERNEL.1
-        );
+        let (major, minor) = KERNEL;
+        bail!("this kernel is {release}; the agent needs {major}.{minor} or later. {NEWER_KERNEL}");
     }
     Ok(())
+}
+
+/// This process's effective capabilities.
+pub(crate) fn held() -> Result<CapabilitySet> {
+    let sets = capabilities(None).context("cannot read this process's capabilities")?;
+    Ok(sets.effective)
 }
 
 /// Major and minor.
@@ -56,24 +70,25 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()??, numbers.next()??))
 }
 
-fn check_capabilities(held: CapabilitySet) -> Result<()> {
+/// The capabilities that the main job takes and these do not hold.
+pub(crate) fn missing(held: CapabilitySet) -> Vec<&'static str> {
     let admin = held.contains(CapabilitySet::SYS_ADMIN);
-    let missing: Vec<&str> = NEEDED
+    NEEDED
         .into_iter()
         .filter(|(needed, _)| !held.contains(*needed))
         .filter(|(needed, _)| !admin || *needed == CapabilitySet::NET_ADMIN)
         .map(|(_, name)| name)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+        .collect()
+}
+
+/// In a sentence.
+pub(crate) fn how_to_get_capabilities() -> String {
     let program = std::env::current_exe()
         .map_or_else(|_| "feature-agent".to_owned(), |path| path.to_string_lossy().into_owned());
-    bail!(
-        "this process lacks {}. Run it by `sudo`, or grant the program what it needs by \
+    format!(
+        "Run it by `sudo`, or grant the program what it needs by \
          `sudo setcap cap_bpf,cap_net_admin,cap_perfmon+ep {program}`, or in a systemd unit by \
-         `AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON`",
-        missing.join(", ")
+         `AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON`"
     )
 }
 
@@ -124,7 +139,7 @@ pub fn reduce(account: Option<&Account>, by_filters: bool) -> Result<()> {
         None if geteuid().is_root() => return Ok(()),
         None => {}
     }
-    let kept = needed_on(&uname().release().to_string_lossy(), by_filters);
+    let kept = needed_on(&kernel(), by_filters);
     keep(kept).context("cannot give up the capabilities that are no longer needed")?;
     debug!(?kept, "gave up all other capabilities");
     Ok(())
@@ -198,18 +213,12 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let all = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_ADMIN;
-        assert!(check_capabilities(all).is_ok());
-        assert!(check_capabilities(CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN).is_ok());
-        let said = |held| check_capabilities(held).expect_err("something is missing").to_string();
-        let none = said(CapabilitySet::empty());
-        assert!(
-            none.starts_with("this process lacks CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN."),
-            "{none}"
-        );
-        assert!(none.contains("setcap cap_bpf,cap_net_admin,cap_perfmon+ep /"), "{none}");
-        let admin = said(CapabilitySet::SYS_ADMIN);
-        assert!(admin.starts_with("this process lacks CAP_NET_ADMIN."), "{admin}");
-        let partly = said(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
-        assert!(partly.starts_with("this process lacks CAP_PERFMON."), "{partly}");
+        assert!(missing(all).is_empty());
+        assert!(missing(CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN).is_empty());
+        assert_eq!(missing(CapabilitySet::empty()), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
+        assert_eq!(missing(CapabilitySet::SYS_ADMIN), ["CAP_NET_ADMIN"]);
+        assert_eq!(missing(CapabilitySet::BPF | CapabilitySet::NET_ADMIN), ["CAP_PERFMON"]);
+        let sentence = how_to_get_capabilities();
+        assert!(sentence.contains("setcap cap_bpf,cap_net_admin,cap_perfmon+ep /"), "{sentence}");
     }
 }

@@ -1,4 +1,4 @@
-//! A small file system of its own.
+//! File systems of a test's own.
 
 use std::{
     fs,
@@ -10,22 +10,21 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-/// A file system in memory, gone with its files when dropped.
+/// A file system mounted in a folder of its own, gone with the folder when dropped.
 #[derive(Debug)]
-pub struct Tmpfs {
+pub struct Mounted {
     path: PathBuf,
 }
 
-impl Tmpfs {
-    /// Mounts one of `size` bytes in a new folder.
-    pub fn new(size: usize) -> Self {
+impl Mounted {
+    /// Mounts a file system of this kind.
+    pub fn new(kind: &str, options: Option<&str>) -> Self {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("feature-agent-test-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).expect("a folder to mount on");
-        let options = format!("size={size}");
-        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
-            .expect("mount a tmpfs");
+        mount(Some(kind), &path, Some(kind), MsFlags::empty(), options)
+            .unwrap_or_else(|e| panic!("mount a {kind}: {e}"));
         Self { path }
     }
 
@@ -35,7 +34,23 @@ impl Tmpfs {
     }
 }
 
-impl Drop for Tmpfs {
+/// One in memory.
+#[derive(Debug)]
+pub struct Tmpfs(Mounted);
+
+impl Tmpfs {
+    /// Of `size` bytes.
+    pub fn new(size: usize) -> Self {
+        Self(Mounted::new("tmpfs", Some(&format!("size={size}"))))
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Mounted {
     fn drop(&mut self) {
         let gone =
             umount2(&self.path, MntFlags::MNT_DETACH).is_ok() && fs::remove_dir(&self.path).is_ok();

@@ -123,7 +123,7 @@ fn filters(
 }
 
 /// Whether the kernel has no TCX (before 6.6, or built without).
-fn is_unsupported(error: &ProgramError) -> bool {
+pub(super) fn is_unsupported(error: &ProgramError) -> bool {
     let ProgramError::SyscallError(error) = error else {
         return false;
     };

@@ -4,6 +4,7 @@
 
 mod attach;
 mod clsact;
+pub mod probe;
 mod self_check;
 mod stats;
 mod test_run;

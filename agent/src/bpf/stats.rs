@@ -1,7 +1,9 @@
-//! What the kernel has measured of the programs, while `kernel.bpf_stats_enabled` is 1.
+//! What the kernel tells of the loaded programs: whether they are compiled, and, while
+//! `kernel.bpf_stats_enabled` is 1, what it has measured of them.
 
 use std::{
     fs::File,
+    io,
     os::{
         fd::{AsFd as _, AsRawFd as _},
         unix::fs::FileExt as _,
@@ -32,12 +34,22 @@ impl Kernel {
     pub fn run_stats(&self) -> RunStats {
         let programs = [Program::Packet(Link::Ethernet), Program::Packet(Link::Ip), Program::Sweep];
         let pages = programs.into_iter().filter_map(|program| {
-            let fd = self.ebpf.program(program.name())?.fd().ok()?;
-            let file = File::open(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
+            let file = self.page(program)?;
             let before = read(&file)?;
             Some(Page { program: program.name(), file, before })
         });
         RunStats(pages.collect())
+    }
+
+    /// Whether a program was compiled for this processor; `None` if that cannot be read.
+    pub fn is_compiled(&self, program: Program) -> Option<bool> {
+        let page = io::read_to_string(self.page(program)?).ok()?;
+        Some(field(&page, "prog_jited")? == "1")
+    }
+
+    fn page(&self, program: Program) -> Option<File> {
+        let fd = self.ebpf.program(program.name())?.fd().ok()?;
+        File::open(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()
     }
 }
 
@@ -62,11 +74,13 @@ fn read(page: &File) -> Option<(u64, Duration)> {
 
 /// Reads `run_time_ns` and `run_cnt` (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c, Linux 5.1 and later).
 fn parse(page: &str) -> Option<(u64, Duration)> {
-    let number = |field: &str| -> Option<u64> {
-        let value = page.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-        value.trim().parse().ok()
-    };
+    let number = |name| field(page, name)?.parse().ok();
     Some((number("run_cnt")?, Duration::from_nanos(number("run_time_ns")?)))
+}
+
+fn field<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(value.trim())
 }
 
 #[cfg(test)]
@@ -77,6 +91,8 @@ mod tests {
     fn the_page_is_read_by_its_fields_names() {
         let page = "pos:\t0\nprog_type:\t3\nprog_id:\t1\nrun_time_ns:\t1500\nrun_cnt:\t10\n\
                     recursion_misses:\t0\nverified_insns:\t7\n";
+        assert_eq!(field(page, "prog_id"), Some("1"));
+        assert_eq!(field(page, "prog"), None);
         assert_eq!(parse(page), Some((10, Duration::from_nanos(1500))));
         assert_eq!(parse("run_cnt:\t10\n"), None);
         assert_eq!(parse("run_time_ns:\tx\nrun_cnt:\t10\n"), None);
