@@ -49,5 +49,9 @@ fn sender_first(headers: &Headers) -> String {
             ip.to_string()
         }
     };
-    format!("{} {} > {}", headers.proto, end(&headers.src), end(&headers.dst))
+    let mut name = format!("{} {} > {}", headers.proto, end(&headers.src), end(&headers.dst));
+    for vid in [headers.vlan, headers.vlan_inner].into_iter().filter(|vid| *vid != 0) {
+        name = format!("{name} vlan {vid}");
+    }
+    name
 }

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    craft::{self, ARP, IPV4, IPV6, Tcp, V4},
+    craft::{self, ARP, C_TAG, IPV4, IPV6, S_TAG, Tcp, V4},
     fixtures::Expect,
     frame::Frame,
     oracle::parse::flag::ACK,
@@ -148,6 +148,7 @@ pub fn all() -> Vec<Tunnelled> {
     let mut all = over_udp();
     all.extend(over_ip());
     all.extend(below_ip());
+    all.extend(tagged());
     all.extend(nested());
     all.extend(left_outside());
     all
@@ -161,6 +162,13 @@ fn over_udp() -> Vec<Tunnelled> {
     let gtp = |bytes, payload| account(OUTER_GTP_U, 1, bytes, payload);
     vec![
         case("vxlan", vxlan(&frame4()), account(OUTER_VXLAN, 1, 98, 70), user4()),
+        case(
+            // RFC 7348, 5: "MUST be … ignored on receipt". These are a group policy's.
+            "vxlan_other_bits",
+            in_udp(4789, &[0x88, 0x40, 0x12, 0x34, 0, 0, 7, 0xff], &frame4()),
+            account(OUTER_VXLAN, 1, 98, 70),
+            user4(),
+        ),
         case(
             "vxlan_linux_port_v6",
             vxlan_linux,
@@ -252,6 +260,36 @@ fn below_ip() -> Vec<Tunnelled> {
     cases.map(|(name, data, inside)| case(name, data, Expect::NotIp, inside)).into()
 }
 
+/// Two tags outside and one inside: of all tags the two outermost name the flow.
+fn tagged() -> Vec<Tunnelled> {
+    let inner = craft::ethernet(&[(C_TAG, 7)], IPV4, &packet4());
+    let tags = |tags: &[(u16, u16)]| {
+        let plain = vxlan(&inner);
+        craft::ethernet(tags, IPV4, &plain[14..])
+    };
+    let both = [(S_TAG, 5), (C_TAG, 6)];
+    vec![
+        case(
+            "tag_in_vxlan",
+            vxlan(&inner),
+            account(OUTER_VXLAN, 1, 102, 74),
+            account("17 10.0.0.1:1000 > 10.0.0.2:53 vlan 7", 1, 48, 20),
+        ),
+        case(
+            "tag_in_vxlan_in_a_tag",
+            tags(&both[..1]),
+            account("17 192.0.2.1:5000 > 192.0.2.2:4789 vlan 5", 1, 102, 74),
+            account("17 10.0.0.1:1000 > 10.0.0.2:53 vlan 5 vlan 7", 1, 48, 20),
+        ),
+        case(
+            "tag_in_vxlan_in_two_tags",
+            tags(&both),
+            account("17 192.0.2.1:5000 > 192.0.2.2:4789 vlan 5 vlan 6", 1, 102, 74),
+            account("17 10.0.0.1:1000 > 10.0.0.2:53 vlan 5 vlan 6", 1, 48, 20),
+        ),
+    ]
+}
+
 fn nested() -> Vec<Tunnelled> {
     let one = vxlan_between(INNER, &frame4());
     let two = vxlan_between(MIDDLE, &one);
@@ -289,6 +327,17 @@ fn left_outside() -> Vec<Tunnelled> {
             account(OUTER_VXLAN, 1, 98, 70),
         ),
         stays("no_vxlan", in_udp(4789, &[], &[0; 32]), account(OUTER_VXLAN, 1, 60, 32)),
+        stays(
+            "vxlan_without_an_identifier",
+            in_udp(4789, &[0xf7, 0, 0, 0, 0, 0, 7, 0], &frame4()),
+            account(OUTER_VXLAN, 1, 98, 70),
+        ),
+        stays(
+            // The type says IPv4, the packet is none.
+            "vxlan_by_port_and_bit_alone",
+            in_udp(4789, &VXLAN, &craft::ethernet(&[], IPV4, &packet6())),
+            account(OUTER_VXLAN, 1, 118, 90),
+        ),
         stays("gre_pptp", gre([0x30, 1], 2, 0x880b, &packet4()), account(OUTER_GRE, 1, 80, 60)),
         // What was announced as IP is malformed if it is not whole, though the outer packet is.
         case(

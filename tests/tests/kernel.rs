@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_common::config::Config;
 use feature_agent_tests::{
     craft::{self, IPV4, Tcp, V4},
     fixtures::{Expect, all, flow_name},
@@ -293,11 +294,17 @@ fn the_verifier_walks_no_more_than_the_budget() {
             (name.trim(), limit.trim().replace('_', "").parse().expect("a number"))
         })
         .collect();
-    let mut kernel = InKernel::new(config(DEFAULTS, 64), 1024, LARGE_RING);
-    let found = kernel.verified_instructions();
+    let walked = |decap| {
+        let config = Config { decap, ..config(DEFAULTS, 64) };
+        InKernel::new(config, 1024, LARGE_RING).verified_instructions()
+    };
+    let plain = walked(0).into_iter().map(|(program, walked)| (program.to_owned(), walked));
+    let packets = walked(1).into_iter().take(2);
+    let decap = packets.map(|(program, walked)| (format!("{program}_decap"), walked));
+    let found: Vec<_> = plain.chain(decap).collect();
     assert_eq!(found.len(), budget.len(), "one line a program");
     for (program, walked) in found {
-        let limit = budget.get(program).unwrap_or_else(|| panic!("no limit for {program}"));
+        let limit = budget.get(&program[..]).unwrap_or_else(|| panic!("no limit for {program}"));
         let Some(walked) = walked else {
             eprintln!("{program}: not held against the budget, kernels before 5.16 do not count");
             continue;

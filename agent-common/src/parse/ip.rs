@@ -3,7 +3,7 @@
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use super::{Fragment, Frame, MAX_EXTENSIONS, Malformed, Reject, link::LinkLayer, source::Source};
-use crate::key::Address;
+use crate::{barrier::opaque, key::Address};
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -89,6 +89,11 @@ fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
     // RFC 2675 jumbograms have a length of 0 and a hop-by-hop option; BIG TCP leaves the option out.
     let jumbo = payload == 0 && (header.next_hdr == HOP_BY_HOP || there > MAX_PAYLOAD);
     let len = packet_len(frame, at, fixed + payload, jumbo)?;
+    let taken_out = if jumbo && frame.gso_size > 0 && header.next_hdr == HOP_BY_HOP {
+        source.forget(taken_out(source, at + fixed))
+    } else {
+        0
+    };
 
     let mut proto = header.next_hdr;
     let mut header_len = fixed;
@@ -128,10 +133,22 @@ fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
         proto,
         ttl: header.hop_limit,
         fragment: place,
-        len,
-        header_len,
+        len: len - taken_out,
+        header_len: header_len - taken_out,
         l4_offset: source.forget(at + header_len),
     })
+}
+
+/// Bytes of a super-packet's headers that none of its segments has: to one of over 64 KiB Linux adds the option of a
+/// jumbogram (newer kernels do no more), and takes it out when it cuts (`ipv6_hopopt_jumbo_remove`,
+/// include/net/ipv6.h). `at`: offset of the hop-by-hop header.
+#[inline(always)]
+fn taken_out<S: Source + ?Sized>(source: &S, at: u32) -> u32 {
+    const JUMBO_PAYLOAD: u8 = 0xc2;
+    let Some(start) = source.load::<[u8; 4]>(at) else { return 0 };
+    // VERIFIER: LLVM would look at the bytes also where there are none, which is a register that was never written.
+    let [_, length, option, _] = (opaque(u32::from_be_bytes(start).into()) as u32).to_be_bytes();
+    if length == 0 && option == JUMBO_PAYLOAD { 8 } else { 0 }
 }
 
 /// Length of an IP packet at `at`: what its header says (`claimed`), or all there is behind a super-packet's

@@ -3,6 +3,7 @@
 use network_types::{eth::EthHdr, vlan::VlanHdr};
 
 use super::{Frame, Link, MAX_VLAN_TAGS, Malformed, Reject, source::Source};
+use crate::barrier::less;
 
 pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -85,7 +86,8 @@ fn typed<S: Source + ?Sized>(
 }
 
 /// The packet inside a tunnel, behind a type field: as [`typed`], but all that is in the way of IP is a reason
-/// not to look inside. Its tags add to those outside; two are kept.
+/// not to look inside. Its tags add to those outside; of all, the two
+/// outermost are kept.
 #[inline(always)]
 pub(super) fn inside<S: Source + ?Sized>(
     source: &S,
@@ -122,12 +124,11 @@ impl Tags {
         }
         let header: VlanHdr = source.load(self.ip_offset).ok_or(TRUNCATED)?;
         let id = vlan_id(u16::from_be_bytes(header.tci));
-        // A priority tag (VID 0) names no VLAN: the next one counts as the outermost.
-        if self.vlan == 0 {
-            self.vlan = id;
-        } else {
-            self.vlan_inner = id;
-        }
+        // A priority tag (VID 0) names no VLAN: the next one counts as the outermost. In a tunnel both may be taken.
+        // VERIFIER: masks, for each comparison doubles the paths to what is inside.
+        let [none, no_inner] = [self.vlan, self.vlan_inner].map(|id| less(id.into(), 1) as u16);
+        self.vlan |= id & none;
+        self.vlan_inner |= id & !none & no_inner;
         self.ip_offset += VlanHdr::LEN as u32;
         self.ether_type = u16::from_be(header.ether_type);
         Ok(true)

@@ -162,7 +162,8 @@ pub struct Headers {
     pub segments: Segments,
 }
 
-/// Which datagram a fragment belongs to (RFC 791, RFC 8200 4.5).
+/// Which datagram a fragment belongs to (RFC 791, RFC 8200 4.5). Inside of a tunnel too these are all: as in a flow's
+/// key, there is no tunnel identifier, and of tenants with the same addresses one may take the other's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct FragmentKey {

@@ -62,7 +62,8 @@ pub(super) fn pass<S: Source + ?Sized>(source: &S, frame: &Frame, place: &mut Li
     }
 }
 
-/// Whether an IP header of the version that was announced lies there: a port number alone makes no tunnel.
+/// Whether an IP header of the version that was announced lies there: a port number alone makes no tunnel. For VXLAN,
+/// whose header has but one bit to go by, this and the type before it are what keeps other datagrams out.
 #[inline(always)]
 fn has_version<S: Source + ?Sized>(source: &S, inner: &LinkLayer) -> bool {
     match source.load::<[u8; 1]>(inner.ip_offset) {
@@ -101,8 +102,9 @@ fn over_udp<S: Source + ?Sized>(source: &S, frame: &Frame, outer: &IpLayer) -> I
 #[inline(always)]
 fn vxlan<S: Source + ?Sized>(source: &S, at: u32) -> Inside {
     let header: [u8; 8] = source.load(at)?;
-    // The bit that says that the identifier counts, and zeros.
-    if header[0] != 0x08 || header[1] | header[2] | header[3] != 0 {
+    // The bit that says that the identifier counts. All others are to be ignored (RFC 7348, 5), and some are in
+    // use: those of group policies.
+    if header[0] & 0x08 == 0 {
         return None;
     }
     Some((ETHERTYPE_BRIDGING, at + 8))

@@ -218,7 +218,7 @@ fn try_parse(frame: &Frame) -> Result<Option<Packet>, Reason> {
     } else {
         ipv6(frame, l3, there, frame.gso_size > 0)?
     };
-    let l4 = l4(frame, l3, &ip, frame.gso_size > 0)?;
+    let l4 = l4(frame, &ip, frame.gso_size > 0)?;
     Ok(Some(Packet {
         vlan,
         src: ip.src,
@@ -242,6 +242,8 @@ struct Ip {
     ttl: u8,
     len: usize,
     headers: usize,
+    /// Where the transport header lies in the frame.
+    l4_at: usize,
     /// Identification, protocol of the fragmented part, whether this is the first.
     fragment: Option<(u32, u8, bool)>,
 }
@@ -271,6 +273,7 @@ fn ipv4(frame: &Frame, l3: usize, there: usize, gso: bool) -> Result<Ip, Reason>
         ttl: header[8],
         len,
         headers,
+        l4_at: l3 + headers,
         fragment: (offset > 0 || more).then_some((id, proto, offset == 0)),
     })
 }
@@ -286,10 +289,15 @@ fn ipv6(frame: &Frame, l3: usize, there: usize, gso: bool) -> Result<Ip, Reason>
     };
     let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let jumbo = payload == 0 && (header[6] == 0 || there - 40 > 65535);
-    let len = if gso || jumbo { there } else { 40 + payload };
+    let mut len = if gso || jumbo { there } else { 40 + payload };
     if len > there {
         return Err(Reason::BadIpLength);
     }
+    // The jumbo option of a super-packet, which Linux puts in and takes out again.
+    let own_option = gso && payload == 0 && header[6] == 0 && {
+        let option = frame.data.get(l3 + 40..l3 + 44);
+        option.is_some_and(|option| option[1..3] == [0, 0xc2])
+    };
     let mut proto = header[6];
     let mut headers = 40;
     let mut fragment = None;
@@ -328,7 +336,21 @@ fn ipv6(frame: &Frame, l3: usize, there: usize, gso: bool) -> Result<Ip, Reason>
         }
         proto = next;
     }
-    Ok(Ip { src: address(8), dst: address(24), proto, ttl: header[7], len, headers, fragment })
+    let l4_at = l3 + headers;
+    if own_option {
+        len -= 8;
+        headers -= 8;
+    }
+    Ok(Ip {
+        src: address(8),
+        dst: address(24),
+        proto,
+        ttl: header[7],
+        len,
+        headers,
+        l4_at,
+        fragment,
+    })
 }
 
 struct L4 {
@@ -338,7 +360,7 @@ struct L4 {
     tcp_window: Option<u16>,
 }
 
-fn l4(frame: &Frame, l3: usize, ip: &Ip, gso: bool) -> Result<L4, Reason> {
+fn l4(frame: &Frame, ip: &Ip, gso: bool) -> Result<L4, Reason> {
     let plain = |ports| L4 { ports, header: 0, flags: 0, tcp_window: None };
     if matches!(ip.fragment, Some((_, _, false))) {
         return Ok(plain(Ports::OfFirstFragment));
@@ -352,7 +374,7 @@ fn l4(frame: &Frame, l3: usize, ip: &Ip, gso: bool) -> Result<L4, Reason> {
         132 => 12,
         _ => 8,
     };
-    let at = l3 + ip.headers;
+    let at = ip.l4_at;
     if room < needed {
         return Err(Reason::TruncatedL4);
     }
