@@ -162,7 +162,7 @@ fn as_link(random: &mut Random, link_type: u16, frame: Vec<u8>) -> Vec<u8> {
 }
 
 /// A frame in a tunnel, or in one in another; sometimes in more than are looked through.
-fn wrapped(random: &mut Random, frame: Vec<u8>) -> Vec<u8> {
+pub fn wrapped(random: &mut Random, frame: Vec<u8>) -> Vec<u8> {
     let mut frame = frame;
     for _ in 0..[1, 1, 1, 1, 2, 2, 3][random.below(7) as usize] {
         frame = in_tunnel(random, &frame);

@@ -14,7 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{frame::Frame, netns::Netns, sys};
+use crate::{
+    frame::{Frame, Link},
+    netns::Netns,
+    sys,
+};
 
 const SLOT: usize = 512;
 const BLOCK: usize = 1 << 20;
@@ -144,6 +148,6 @@ fn frame(slot: &[u8]) -> Frame {
         wire_len,
         vlan_tci: tagged.then(|| u16_at(24)),
         gso_size: if gso { u16_at(vnet + 4) } else { 0 },
-        l3_only: false,
+        link: Link::Ethernet,
     }
 }

@@ -134,6 +134,9 @@ fn envelope(line: &Line, flow: &Flow) -> Vec<String> {
     };
     same("community_id", line.text("community_id"), &flow.community_id());
     same("direction_by", line.text("direction_by"), flow.direction_by.name());
+    let [split, kept] = flow.super_packets_after(line.packets() as usize);
+    same("super_packets", &line.get("super_packets").to_string(), &split.to_string());
+    same("super_packets_kept", &line.get("super_packets_kept").to_string(), &kept.to_string());
     same("midstream", &line.get("midstream").to_string(), &flow.midstream.to_string());
     different
 }

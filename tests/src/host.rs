@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use agent_common::{
     key::{Endpoint, Family},
-    parse::{self, Headers, Link, Reject, parse},
+    parse::{self, Headers, Reject, parse},
 };
 
-use crate::fixtures::Expect;
+use crate::{fixtures::Expect, frame::Frame};
 
 /// What became of a packet: its flow's name with packets, bytes and payload, or why it has none.
 pub type Fate = Result<(String, [u64; 3]), &'static str>;
@@ -23,11 +23,17 @@ pub fn written(expect: &Expect) -> Fate {
     }
 }
 
-/// The fate that the parser finds. `wire_len`: bytes on the wire, of which `data` may be the first.
-pub fn parsed(link: Link, data: &[u8], wire_len: usize, gso_size: u16, decap: bool) -> Fate {
-    let wire_len = u32::try_from(wire_len).expect("a packet's length");
-    let frame = parse::Frame { link, ifindex: 1, wire_len, gso_size: gso_size.into(), vlan_tci: 0 };
-    match parse(data, &frame, decap) {
+/// The fate that the parser finds.
+pub fn parsed(frame: &Frame, decap: bool) -> Fate {
+    assert!(frame.vlan_tci.is_none(), "not of the bytes alone");
+    let about = parse::Frame {
+        link: frame.link.into(),
+        ifindex: 1,
+        wire_len: u32::try_from(frame.wire_len).expect("a packet's length"),
+        gso_size: frame.gso_size.into(),
+        vlan_tci: 0,
+    };
+    match parse(&frame.data[..], &about, decap) {
         Ok(headers) => {
             let segments = &headers.segments;
             let sums = [segments.count.into(), segments.bytes(), segments.payload_bytes()];

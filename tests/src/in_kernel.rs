@@ -20,7 +20,7 @@ use feature_agent::{
 
 use crate::{
     compare::{Compared, Options, Times, compare},
-    frame::Frame,
+    frame::{self, Frame},
     lines::{Line, lives, parse_all},
     oracle::{FlowId, Oracle, Rules, Speaker},
 };
@@ -133,7 +133,11 @@ const LOOPBACK: u32 = 1;
 pub fn show(kernel: &mut Kernel, ifindex: u32, frame: &Frame) {
     let frame = &runnable(frame);
     assert!(frame.vlan_tci.is_none(), "a test run has no tag outside of the frame");
-    let link = if frame.l3_only { Link::Ip } else { Link::Ethernet };
+    let link = match frame.link {
+        frame::Link::Ethernet => Link::Ethernet,
+        frame::Link::Ip => Link::Ip,
+        other => panic!("no program is for frames that begin with {other:?}"),
+    };
     let context = PacketContext {
         ifindex,
         tstamp_ns: frame.time_ns,
@@ -156,7 +160,7 @@ fn runnable(frame: &Frame) -> Frame {
         Some([0x86, 0xdd]) => 14 + 40,
         _ => 0,
     };
-    if frame.l3_only || frame.data.len() >= needed {
+    if frame.link != frame::Link::Ethernet || frame.data.len() >= needed {
         return frame.clone();
     }
     let mut frame = frame.clone();

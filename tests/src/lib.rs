@@ -15,6 +15,7 @@ pub mod frame;
 pub mod generate;
 pub mod host;
 pub mod in_kernel;
+pub mod in_replay;
 pub mod inject;
 pub mod lines;
 pub mod mount;

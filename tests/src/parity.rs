@@ -21,7 +21,11 @@ use feature_agent::{
     settings::FlowSettings,
 };
 
-use crate::{frame::Frame, in_kernel, netns::Netns};
+use crate::{
+    frame::{self, Frame},
+    in_kernel,
+    netns::Netns,
+};
 
 /// Most bytes of a packet that are shown to the kernel, which takes about a page: all headers lie within.
 const SHOWN: usize = 3000;
@@ -277,11 +281,11 @@ fn shown(packet: &Packet<'_>, accounted: Option<&parse::Frame>) -> Option<Frame>
     let accounted = accounted?;
     let ethernet = |ether_type: &[u8], rest: &[u8]| [&[0; 12], ether_type, rest].concat();
     let data = packet.data;
-    let (l3_only, bytes) = match accounted.link {
-        Link::Ethernet => (false, data.get(..LEAST).and(Some(data.to_vec()))?),
-        Link::Ip => (true, data.to_vec()),
-        Link::CookedV1 => (false, ethernet(data.get(14..16)?, &data[16..])),
-        Link::CookedV2 => (false, ethernet(data.get(..2)?, data.get(20..)?)),
+    let (link, bytes) = match accounted.link {
+        Link::Ethernet => (frame::Link::Ethernet, data.get(..LEAST).and(Some(data.to_vec()))?),
+        Link::Ip => (frame::Link::Ip, data.to_vec()),
+        Link::CookedV1 => (frame::Link::Ethernet, ethernet(data.get(14..16)?, &data[16..])),
+        Link::CookedV2 => (frame::Link::Ethernet, ethernet(data.get(..2)?, data.get(20..)?)),
         Link::Null => {
             let family = *data.first_chunk()?;
             let families = [u32::from_le_bytes(family), u32::from_be_bytes(family)];
@@ -293,7 +297,7 @@ fn shown(packet: &Packet<'_>, accounted: Option<&parse::Frame>) -> Option<Frame>
                 // AppleTalk, as one that is no IP.
                 [0x80, 0x9b]
             };
-            (false, ethernet(&ether_type, &data[4..]))
+            (frame::Link::Ethernet, ethernet(&ether_type, &data[4..]))
         }
     };
     let wire_len = accounted.wire_len as usize + bytes.len() - data.len();
@@ -305,7 +309,7 @@ fn shown(packet: &Packet<'_>, accounted: Option<&parse::Frame>) -> Option<Frame>
         data[0] = first;
     }
     let gso_size = u16::try_from(accounted.gso_size).expect("a size of segments");
-    Some(Frame { time_ns: packet.time_ns, data, wire_len, vlan_tci: None, gso_size, l3_only })
+    Some(Frame { time_ns: packet.time_ns, data, wire_len, vlan_tci: None, gso_size, link })
 }
 
 /// What the replay counts of a packet that cannot be shown to the kernel.

@@ -7,7 +7,7 @@ use std::{
 
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Link};
 
 /// The folder of real captures named by `FEATURE_AGENT_PCAPS`, if any.
 pub fn folder() -> Option<PathBuf> {
@@ -33,7 +33,7 @@ pub fn files() -> Vec<PathBuf> {
     found
 }
 
-/// The frames of a file whose link is Ethernet or raw IP, up to the first damaged block.
+/// The frames of a file whose link the agent reads, up to the first damaged block.
 pub fn read(path: &Path) -> Vec<Frame> {
     let file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut frames = Vec::new();
@@ -187,11 +187,7 @@ impl Drop for Temporary {
 }
 
 fn frame(link: Linktype, time_ns: u64, data: &[u8], wire_len: u32) -> Option<Frame> {
-    let l3_only = match link {
-        Linktype::ETHERNET => false,
-        Linktype::RAW | Linktype::IPV4 | Linktype::IPV6 => true,
-        _ => return None,
-    };
+    let link = Link::by_number(u32::try_from(link.0).ok()?)?;
     let wire_len = (wire_len as usize).max(data.len());
-    Some(Frame { time_ns, data: data.to_vec(), wire_len, vlan_tci: None, gso_size: 0, l3_only })
+    Some(Frame { time_ns, data: data.to_vec(), wire_len, vlan_tci: None, gso_size: 0, link })
 }

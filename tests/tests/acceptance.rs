@@ -10,7 +10,7 @@ use std::{
 use feature_agent_tests::{
     agent::{Agent, timed},
     compare::Options,
-    frame::Frame,
+    frame::{Frame, Link},
     generate::mixed_frames,
     inject::{self, Pace, wait_until},
     lines::lives,
@@ -37,7 +37,7 @@ fn replayed(count: usize) -> Vec<Vec<u8>> {
     for file in pcap::files() {
         for frame in pcap::read(&file) {
             let whole = frame.wire_len == frame.data.len();
-            if whole && !frame.l3_only && (14..9000).contains(&frame.wire_len) {
+            if whole && frame.link == Link::Ethernet && (14..9000).contains(&frame.wire_len) {
                 once.push(frame.data);
             }
         }

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use agent_common::parse::Link;
 use feature_agent_tests::{
     fixtures::{Expect, all, flow_name},
     host::{parsed, written},
@@ -55,8 +54,7 @@ fn the_parser_on_the_host_counts_as_the_table_does() {
             if frame.vlan_tci.is_some() {
                 continue;
             }
-            let link = if frame.l3_only { Link::Ip } else { Link::Ethernet };
-            let found = parsed(link, &frame.data, frame.wire_len, frame.gso_size, false);
+            let found = parsed(frame, false);
             // Who began a flow, and the ports of a later fragment, are not told by one packet.
             let sums = |fate: Result<(String, [u64; 3]), _>| fate.map(|(_, sums)| sums);
             assert_eq!(sums(found), sums(written(expect)), "{} frame {at}", fixture.name);

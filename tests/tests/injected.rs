@@ -8,7 +8,7 @@ use feature_agent_tests::{
     compare::Options,
     craft::{self, Tcp, V4},
     fixtures::{Expect, all, flow_name},
-    frame::Frame,
+    frame::{Frame, Link},
     generate::{CABLE_MTU, mixed_frames},
     inject::{self, Pace, wait_until},
     netns::{FAR_IF, NEAR_IF, Netns, Pair},
@@ -207,7 +207,7 @@ fn real_captures_give_exact_lines() {
         for frame in pcap::read(&file) {
             let whole = frame.wire_len == frame.data.len();
             // What a cable takes, with headers that lie within the part of the frame the capture keeps.
-            if whole && !frame.l3_only && (14..9000).contains(&frame.wire_len) {
+            if whole && frame.link == Link::Ethernet && (14..9000).contains(&frame.wire_len) {
                 frames.push(frame.data);
             }
         }

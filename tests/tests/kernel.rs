@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use agent_common::config::Config;
 use feature_agent_tests::{
+    awkward,
     craft::{self, IPV4, Tcp, V4},
     fixtures::{Expect, all, flow_name},
     frame::Frame,
@@ -133,10 +134,20 @@ fn timed_frames(seed: u64, count: usize) -> Vec<Frame> {
 
 /// Frames and sweeps against the oracle: every value of every line, and which lines there are.
 fn assert_like_the_oracle(rules: Rules, window: u32, seed: u64, count: usize) {
-    let frames = timed_frames(seed, count);
+    assert_frames_like_the_oracle(rules, window, seed, &timed_frames(seed, count), false);
+}
+
+fn assert_frames_like_the_oracle(
+    rules: Rules,
+    window: u32,
+    seed: u64,
+    frames: &[Frame],
+    decap: bool,
+) {
     let mut random = Random::new(seed + 1);
-    let mut kernel = InKernel::new(config(rules, window), 65_536, LARGE_RING);
-    let mut speaker = Speaker::new(rules);
+    let config = Config { decap: decap.into(), ..config(rules, window) };
+    let mut kernel = InKernel::new(config, 65_536, LARGE_RING);
+    let mut speaker = Speaker::looking(rules, decap);
     let mut lines = Vec::new();
     let mut next_sweep = START_NS + 250_000_000;
     for (at, frame) in frames.iter().enumerate() {
@@ -165,7 +176,7 @@ fn assert_like_the_oracle(rules: Rules, window: u32, seed: u64, count: usize) {
     assert!(counters.super_packets > 50 && counters.clock_backwards > 10, "{counters:?}");
     let compared = assert_values(&lines, speaker.oracle(), window as usize);
     assert_eq!(compared.packets, counters.accounted);
-    assert!(compared.lines > count / 20, "{compared:?}");
+    assert!(compared.lines > frames.len() / 20, "{compared:?}");
     assert!(lines.iter().all(|line| line.int("missed") == 0));
     assert_reasons(&lines, &speaker);
     assert_eq!(counters.flows, speaker.oracle().flows().len() as u64, "flows begun");
@@ -177,6 +188,24 @@ fn mixed_frames_by_the_defaults() {
         return;
     }
     assert_like_the_oracle(DEFAULTS, 64, 101, 6000);
+}
+
+#[test]
+fn mixed_frames_in_tunnels() {
+    if !is_root_or_say("mixed_frames_in_tunnels") {
+        return;
+    }
+    let mut random = Random::new(7);
+    let mut frames = timed_frames(106, 4000);
+    for frame in &mut frames {
+        let around = awkward::wrapped(&mut random, std::mem::take(&mut frame.data));
+        frame.wire_len = around.len();
+        frame.data = around;
+    }
+    let rules = Rules { stride: 5, min_gap_us: 0, interval_us: 300_000, ..DEFAULTS };
+    for decap in [false, true] {
+        assert_frames_like_the_oracle(rules, 9, 106, &frames, decap);
+    }
 }
 
 #[test]

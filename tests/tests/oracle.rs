@@ -5,10 +5,10 @@ use std::time::Duration;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use feature_agent_tests::{
     craft::{self, IPV4, IPV6, Tcp, V4},
-    frame::Frame,
+    frame::{Frame, Link},
     generate::mixed_frames,
     oracle::{
-        DirectionBy, Oracle, Value, Verdict, WirePacket,
+        Config, DirectionBy, Oracle, Value, Verdict, WirePacket,
         parse::{
             Parsed, Ports,
             flag::{ACK, FIN, PSH, RST, SYN},
@@ -148,7 +148,9 @@ fn reads_generated_frames_as_etherparse_does() {
     let frames = mixed_frames(3, 30_000);
     let mut compared = 0;
     for bytes in &frames {
-        let Parsed::Packet(packet) = parse(&Frame::ethernet(0, bytes.clone())) else { continue };
+        let Parsed::Packet(packet) = parse(&Frame::ethernet(0, bytes.clone()), false) else {
+            continue;
+        };
         // etherparse knows no chains as long as ours and stops at some of our port-less protocols.
         let Ok(sliced) = SlicedPacket::from_ethernet(bytes) else { continue };
         let (src, dst, len) = match sliced.net.as_ref().expect("an IP packet") {
@@ -230,13 +232,16 @@ proptest! {
         more in 0usize..100_000,
         gso in any::<u16>(),
         tci in any::<Option<u16>>(),
-        l3_only in any::<bool>(),
+        link in prop_oneof![
+            Just(Link::Ethernet), Just(Link::Ip), Just(Link::CookedV1), Just(Link::CookedV2), Just(Link::Null),
+        ],
+        decap in any::<bool>(),
     ) {
-        let data = if l3_only { data } else { craft::ethernet(&[], ethertype, &data) };
+        let data = if link == Link::Ethernet { craft::ethernet(&[], ethertype, &data) } else { data };
         let wire_len = data.len() + more;
         let frame =
-            Frame { time_ns: 0, data, wire_len, vlan_tci: tci, gso_size: gso, l3_only };
-        Oracle::over(&[frame]);
+            Frame { time_ns: 0, data, wire_len, vlan_tci: tci, gso_size: gso, link };
+        Oracle::new(Config { decap, ..Config::default() }).push(&frame);
     }
 
     #[test]

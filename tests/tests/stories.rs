@@ -1,17 +1,9 @@
 //! Connections that do not go as in the book: in the kernel, in a replay, and by the oracle.
 
-use std::time::Duration;
-
-use agent_common::{filter::Program, parse::Link, record::Record};
-use feature_agent::{
-    capture::Packet,
-    line::{LineWriter, Shape},
-    replay::Engine,
-    settings::FlowSettings,
-};
 use feature_agent_tests::{
     in_kernel::{InKernel, LARGE_RING, assert_reasons, assert_values, config},
-    lines::{Line, parse_all},
+    in_replay::InReplay,
+    lines::Line,
     oracle::Speaker,
     stories::{RULES, Said, Story, all},
     sys::is_root_or_say,
@@ -24,34 +16,12 @@ fn assert_said(story: &Story, lines: &[Line]) {
 
 #[test]
 fn a_replay_tells_them_as_they_are_written() {
-    let settings = FlowSettings {
-        config: config(RULES, 64),
-        filter: Program::ALL,
-        poll: Duration::from_hours(1),
-        max_flows: 16,
-    };
-    let writer = LineWriter::new(Shape::Flat);
     for story in all() {
-        let mut engine = Engine::new(&settings, true);
+        let mut replay = InReplay::new(config(RULES, 64));
         for frame in &story.frames {
-            let packet = Packet {
-                time_ns: frame.time_ns,
-                data: &frame.data,
-                wire_len: frame.wire_len as u32,
-                link: Some(Link::Ethernet),
-                link_type: 1,
-                interface: 1,
-            };
-            assert!(engine.packet(&packet).is_some(), "{}", story.name);
+            replay.push(frame.clone(), 1);
         }
-        engine.stop();
-        let line = |record: &Record| {
-            let mut line = Vec::new();
-            writer.append(&mut line, record, "lo", 0);
-            String::from_utf8(line).expect("UTF-8")
-        };
-        let lines: Vec<String> = engine.records().iter().map(line).collect();
-        let lines = parse_all(lines.iter().map(String::as_str)).expect("lines");
+        let lines: Vec<Line> = replay.stop().into_iter().map(|(_, line)| line).collect();
         assert_said(&story, &lines);
     }
 }

@@ -1,18 +1,20 @@
 //! Packets in tunnels, in the kernel and by the host's parser, with decapsulation and without.
 
-use agent_common::{config::Config, parse::Link};
+use agent_common::config::Config;
 use feature_agent_tests::{
     craft::{self, IPV4, IPV6},
     fixtures::flow_name,
+    frame::{Frame, Link},
     host::{Fate, parsed, written},
     in_kernel::{InKernel, LARGE_RING, START_NS, config},
-    oracle::Rules,
+    oracle::{self, Oracle, Rules, Verdict, WirePacket},
     sys::is_root_or_say,
     tunnels::all,
 };
 
 fn by_host(link: Link, data: &[u8], gso_size: u16, decap: bool) -> Fate {
-    parsed(link, data, data.len(), gso_size, decap)
+    let data = data.to_vec();
+    parsed(&Frame { link, gso_size, ..Frame::ethernet(0, data) }, decap)
 }
 
 #[test]
@@ -20,6 +22,27 @@ fn the_host_finds_the_flow_of_the_table() {
     for case in all() {
         for (decap, expect) in [(false, &case.outside), (true, &case.inside)] {
             let found = by_host(Link::Ethernet, &case.frame.data, case.frame.gso_size, decap);
+            assert_eq!(found, written(expect), "{}, decap {decap}", case.name);
+        }
+    }
+}
+
+#[test]
+fn the_oracle_finds_the_flow_of_the_table() {
+    for case in all() {
+        for (decap, expect) in [(false, &case.outside), (true, &case.inside)] {
+            let mut oracle = Oracle::new(oracle::Config { decap, ..oracle::Config::default() });
+            let found = match oracle.push(&case.frame) {
+                Verdict::Accounted { flow, packets } => {
+                    let flow = &oracle.flows()[flow];
+                    let sum = |of: fn(&WirePacket) -> u32| {
+                        flow.packets.iter().map(|packet| u64::from(of(packet))).sum()
+                    };
+                    Ok((flow_name(&flow.id), [packets as u64, sum(|p| p.len), sum(|p| p.payload)]))
+                }
+                Verdict::NotIp => Err("not_ip"),
+                Verdict::Malformed(reason) => Err(reason.name()),
+            };
             assert_eq!(found, written(expect), "{}, decap {decap}", case.name);
         }
     }

@@ -75,9 +75,14 @@ pub struct Speaker {
 impl Speaker {
     /// A speaker that has seen nothing.
     pub fn new(rules: Rules) -> Self {
+        Self::looking(rules, false)
+    }
+
+    /// As [`Speaker::new`]; `decap`: packets are looked for inside of tunnels.
+    pub fn looking(rules: Rules, decap: bool) -> Self {
         let idle_timeout = Duration::from_micros(rules.idle_us);
         // Only a sweep forgets a closed flow, see `sweep`.
-        let oracle = Oracle::new(Config { idle_timeout, linger: Duration::MAX });
+        let oracle = Oracle::new(Config { idle_timeout, linger: Duration::MAX, decap });
         Self { rules, oracle, said: Vec::new(), vectors: Vec::new(), backwards: 0 }
     }
 

@@ -73,6 +73,15 @@ impl DirectionBy {
     }
 }
 
+/// Several wire packets at once, or one of which it is not known how many it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SuperPacket {
+    /// Packets of the flow, up to its last.
+    pub last: usize,
+    /// Whether it counts as one.
+    pub kept: bool,
+}
+
 /// One life of a flow.
 #[derive(Debug, Clone)]
 pub struct Flow {
@@ -88,6 +97,8 @@ pub struct Flow {
     pub succeeds: Option<usize>,
     /// Every wire packet in order of arrival.
     pub packets: Vec<WirePacket>,
+    /// Those that came as one, in order of arrival.
+    pub super_packets: Vec<SuperPacket>,
     pub(super) last_ns: u64,
     pub(super) fins: [bool; 2],
     pub(super) reset: bool,
@@ -119,6 +130,13 @@ impl Flow {
     /// The window features after `k` packets with a window of `n`: packets k-n+1 to k.
     pub fn window_after(&self, k: usize, n: usize) -> Values {
         window_features(&self.packets[k.saturating_sub(n)..k])
+    }
+
+    /// Super-packets among the first `k` packets: those counted as their wire packets, and those kept as one.
+    pub fn super_packets_after(&self, k: usize) -> [u64; 2] {
+        let among = self.super_packets.iter().filter(|it| it.last <= k);
+        let kept = among.clone().filter(|it| it.kept).count();
+        [among.count() - kept, kept].map(|count| count as u64)
     }
 
     /// The totals after `k` packets, counted from nothing.

@@ -6,7 +6,9 @@
 mod community;
 mod emission;
 mod flow;
+mod link;
 pub mod parse;
+mod tunnel;
 mod window;
 
 use std::{
@@ -17,7 +19,7 @@ use std::{
 
 pub use community::community_id;
 pub use emission::{Rules, Speaker, Vector};
-pub use flow::{DirectionBy, Flow, FlowId, Totals, WirePacket, segments};
+pub use flow::{DirectionBy, Flow, FlowId, SuperPacket, Totals, WirePacket, segments};
 pub use window::{FLAGS, Value, Values, entropy, iat_bin, len_bin, window_features};
 
 use self::parse::{Packet, Parsed, Ports, Reason, flag, parse};
@@ -33,11 +35,13 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A closed flow that is silent for so long is forgotten.
     pub linger: Duration,
+    /// Packets are looked for inside of tunnels.
+    pub decap: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { idle_timeout: Duration::from_secs(15), linger: Duration::from_secs(2) }
+        Self { idle_timeout: Duration::from_secs(15), linger: Duration::from_secs(2), decap: false }
     }
 }
 
@@ -147,7 +151,7 @@ impl Oracle {
 
     /// Takes one frame into account.
     pub fn push(&mut self, frame: &Frame) -> Verdict {
-        match parse(frame) {
+        match parse(frame, self.config.decap) {
             Parsed::NotIp => {
                 self.counts.seen += 1;
                 self.counts.not_ip += 1;
@@ -211,6 +215,7 @@ impl Oracle {
                 midstream: proto == 6 && syn & flag::SYN == 0,
                 succeeds: before,
                 packets: Vec::new(),
+                super_packets: Vec::new(),
                 last_ns: time_ns,
                 fins: [false; 2],
                 reset: false,
@@ -238,7 +243,12 @@ impl Oracle {
             flow.fins[usize::from(bwd)] |= flags & flag::FIN != 0;
             flow.reset |= flags & flag::RST != 0;
         }
-        (index, flow.packets.len() - before)
+        let count = flow.packets.len() - before;
+        let kept = packet.gso_kept;
+        if kept || count > 1 {
+            flow.super_packets.push(SuperPacket { last: flow.packets.len(), kept });
+        }
+        (index, count)
     }
 
     /// The protocol and ports of a packet; a later fragment's are those of its first one.

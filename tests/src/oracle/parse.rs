@@ -2,6 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::{
+    link::{Start, start},
+    tunnel::inside,
+};
 use crate::frame::Frame;
 
 /// Why a frame is counted as malformed.
@@ -100,6 +104,8 @@ pub struct Packet {
     pub ttl: u8,
     /// Payload bytes per segment of a super-packet; 0 when this is one packet.
     pub gso_size: usize,
+    /// A super-packet of which nothing tells the segments.
+    pub gso_kept: bool,
 }
 
 /// TCP's flag bits in the order of the byte.
@@ -122,9 +128,9 @@ pub mod flag {
     pub const CWR: u8 = 128;
 }
 
-/// Reads one frame.
-pub fn parse(frame: &Frame) -> Parsed {
-    match try_parse(frame) {
+/// Reads one frame; `decap`: the packet inside of tunnels, PPPoE and MPLS.
+pub fn parse(frame: &Frame, decap: bool) -> Parsed {
+    match try_parse(frame, decap) {
         Ok(Some(packet)) => Parsed::Packet(packet),
         Ok(None) => Parsed::NotIp,
         Err(reason) => Parsed::Malformed(reason),
@@ -170,53 +176,32 @@ pub fn icmp_ports(v6: bool, kind: u8, code: u8) -> (u16, u16, bool) {
     }
 }
 
-fn byte(frame: &Frame, at: usize, cut: Reason) -> Result<u8, Reason> {
+pub(super) fn byte(frame: &Frame, at: usize, cut: Reason) -> Result<u8, Reason> {
     frame.data.get(at).copied().ok_or(cut)
 }
 
-fn word(frame: &Frame, at: usize, cut: Reason) -> Result<u16, Reason> {
+pub(super) fn word(frame: &Frame, at: usize, cut: Reason) -> Result<u16, Reason> {
     let bytes = frame.data.get(at..at + 2).ok_or(cut)?;
     Ok(u16::from(bytes[0]) << 8 | u16::from(bytes[1]))
 }
 
-fn try_parse(frame: &Frame) -> Result<Option<Packet>, Reason> {
+fn try_parse(frame: &Frame, decap: bool) -> Result<Option<Packet>, Reason> {
+    let Some(mut start) = start(frame, decap)? else { return Ok(None) };
+    let mut ip = ip(frame, &start);
+    // At most two tunnels; whatever keeps from looking inside, the packet stays with what is outside.
+    let most = if decap { 2 } else { 0 };
+    for _ in 0..most {
+        let Some(inner) = ip.as_ref().ok().and_then(|ip| inside(frame, &start, ip)) else { break };
+        ip = self::ip(frame, &inner);
+        start = inner;
+    }
+    let ip = ip?;
     // Priority tags count as tags, but their VID 0 names no VLAN.
-    let mut tags: Vec<u16> = frame.vlan_tci.map(|tci| tci & 0xfff).into_iter().collect();
-    let (version, l3) = if frame.l3_only {
-        match byte(frame, 0, Reason::TruncatedIp)? >> 4 {
-            version @ (4 | 6) => (version, 0),
-            _ => return Err(Reason::BadIpVersion),
-        }
-    } else {
-        let mut at = 14;
-        let mut ethertype = word(frame, 12, Reason::TruncatedLink)?;
-        // 802.1Q, 802.1ad, and the older type for the outer tag of QinQ.
-        while matches!(ethertype, 0x8100 | 0x88a8 | 0x9100) {
-            if tags.len() == 2 {
-                return Err(Reason::VlanDepth);
-            }
-            let tci = word(frame, at, Reason::TruncatedLink)?;
-            ethertype = word(frame, at + 2, Reason::TruncatedLink)?;
-            tags.push(tci & 0xfff);
-            at += 4;
-        }
-        match ethertype {
-            0x0800 => (4, at),
-            0x86dd => (6, at),
-            _ => return Ok(None),
-        }
-    };
-    let mut vids = tags.into_iter().filter(|vid| *vid != 0);
+    let mut vids = start.tags.into_iter().filter(|vid| *vid != 0);
     let vlan = [vids.next().unwrap_or(0), vids.next().unwrap_or(0)];
-    let there = frame.wire_len - l3;
     let gso_size = match frame.gso_size {
         0 | 0xffff => 0,
         size => usize::from(size),
-    };
-    let ip = if version == 4 {
-        ipv4(frame, l3, there, frame.gso_size > 0)?
-    } else {
-        ipv6(frame, l3, there, frame.gso_size > 0)?
     };
     let l4 = l4(frame, &ip, frame.gso_size > 0)?;
     Ok(Some(Packet {
@@ -232,20 +217,28 @@ fn try_parse(frame: &Frame) -> Result<Option<Packet>, Reason> {
         tcp_window: l4.tcp_window,
         ttl: ip.ttl,
         gso_size,
+        gso_kept: frame.gso_size == 0xffff,
     }))
 }
 
-struct Ip {
+/// What an IP header says.
+pub(super) struct Ip {
     src: IpAddr,
     dst: IpAddr,
-    proto: u8,
+    pub(super) proto: u8,
     ttl: u8,
-    len: usize,
-    headers: usize,
+    pub(super) len: usize,
+    pub(super) headers: usize,
     /// Where the transport header lies in the frame.
-    l4_at: usize,
+    pub(super) l4_at: usize,
     /// Identification, protocol of the fragmented part, whether this is the first.
-    fragment: Option<(u32, u8, bool)>,
+    pub(super) fragment: Option<(u32, u8, bool)>,
+}
+
+fn ip(frame: &Frame, start: &Start) -> Result<Ip, Reason> {
+    let there = frame.wire_len - start.l3;
+    let read = if start.version == 4 { ipv4 } else { ipv6 };
+    read(frame, start.l3, there, frame.gso_size > 0)
 }
 
 fn ipv4(frame: &Frame, l3: usize, there: usize, gso: bool) -> Result<Ip, Reason> {
