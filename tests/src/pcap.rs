@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
+use pcap_parser::{
+    Block, Linktype, OptionCode, PcapBlockOwned, PcapError, PcapNGOption, create_reader,
+};
 
 use crate::frame::{Frame, Link};
 
@@ -38,7 +40,8 @@ pub fn read(path: &Path) -> Vec<Frame> {
     let file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut frames = Vec::new();
     let Ok(mut reader) = create_reader(1 << 20, file) else { return frames };
-    let mut interfaces: Vec<(Linktype, u64, u64)> = Vec::new();
+    let mut interfaces: Vec<(Linktype, Clock)> = Vec::new();
+    let mut big_endian = false;
     let mut legacy = (Linktype::NULL, 1000);
     loop {
         match reader.next() {
@@ -53,19 +56,18 @@ pub fn read(path: &Path) -> Vec<Frame> {
                             + u64::from(block.ts_usec) * legacy.1;
                         frames.extend(frame(legacy.0, time, block.data, block.origlen));
                     }
-                    PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
+                    PcapBlockOwned::NG(Block::SectionHeader(block)) => {
+                        interfaces.clear();
+                        big_endian = block.big_endian();
+                    }
                     PcapBlockOwned::NG(Block::InterfaceDescription(block)) => {
-                        let per_second = block.ts_resolution().unwrap_or(1_000_000);
-                        let offset = block.if_tsoffset as u64;
-                        interfaces.push((block.linktype, per_second, offset));
+                        let clock = Clock::of(&block.options, big_endian);
+                        interfaces.push((block.linktype, clock));
                     }
                     PcapBlockOwned::NG(Block::EnhancedPacket(block)) => {
-                        if let Some((link, per_second, offset)) =
-                            interfaces.get(block.if_id as usize)
-                        {
+                        if let Some((link, clock)) = interfaces.get(block.if_id as usize) {
                             let ticks = u64::from(block.ts_high) << 32 | u64::from(block.ts_low);
-                            let ns = u128::from(ticks) * 1_000_000_000 / u128::from(*per_second);
-                            let time = ns as u64 + offset * 1_000_000_000;
+                            let time = clock.ns(ticks);
                             let data = &block.data[..block.caplen as usize];
                             frames.extend(frame(*link, time, data, block.origlen));
                         }
@@ -81,6 +83,44 @@ pub fn read(path: &Path) -> Vec<Frame> {
             }
             Err(_) => return frames,
         }
+    }
+}
+
+/// What an interface's times count, and from when. Read from the options here: the library has no answer to a unit of
+/// a power of two, and takes the offset for little-endian in any file.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    /// `if_tsresol`: 10⁻ʳ s, or 2⁻ʳ s with the top bit set.
+    resolution: u8,
+    /// `if_tsoffset`, in seconds.
+    offset: i64,
+}
+
+impl Clock {
+    fn of(options: &[PcapNGOption<'_>], big_endian: bool) -> Self {
+        let value = |code: OptionCode| {
+            let found = options.iter().find(|option| option.code == code)?;
+            Some(&found.value[..usize::from(found.len).min(found.value.len())])
+        };
+        let resolution = value(OptionCode::IfTsresol).and_then(<[u8]>::first);
+        let offset = value(OptionCode::IfTsoffset).and_then(<[u8]>::first_chunk);
+        let order = if big_endian { i64::from_be_bytes } else { i64::from_le_bytes };
+        Self {
+            resolution: resolution.copied().unwrap_or(6),
+            offset: offset.map_or(0, |bytes| order(*bytes)),
+        }
+    }
+
+    /// Nanoseconds since the epoch; 0 for what lies before.
+    fn ns(&self, ticks: u64) -> u64 {
+        let exponent = u32::from(self.resolution & 0x7f);
+        let per_second = match self.resolution & 0x80 {
+            0 => 10_u128.checked_pow(exponent),
+            _ => 2_u128.checked_pow(exponent),
+        };
+        let since = per_second.map_or(0, |unit| u128::from(ticks) * 1_000_000_000 / unit);
+        let ns = since as i128 + i128::from(self.offset) * 1_000_000_000;
+        u64::try_from(ns.max(0)).unwrap_or(u64::MAX)
     }
 }
 
@@ -117,47 +157,83 @@ pub struct Recorded {
     pub wire_len: usize,
 }
 
-/// A capture of several interfaces with times in ns, as a pcapng file of this machine's byte order.
+/// A capture of several interfaces with times in ns, as a pcapng file.
 pub fn pcapng_of(interfaces: &[Interface], packets: &[Recorded]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let mut section: Vec<u8> = words(&[0x1a2b_3c4d]);
-    // Version 1.0, of unknown length.
-    section.extend([1_u16.to_ne_bytes(), [0; 2]].as_flattened());
-    section.extend([0xff; 8]);
-    block(&mut bytes, 0x0a0d_0d0a, section);
+    let mut file = Pcapng::new(false);
     for (name, link_type) in interfaces {
-        let mut body: Vec<u8> = words(&[(*link_type).into(), 0]);
-        option(&mut body, 2, name.as_bytes());
-        option(&mut body, 9, &[9]);
-        option(&mut body, 0, &[]);
-        block(&mut bytes, 1, body);
+        file.interface(name, *link_type, 9, None);
     }
     for Recorded { time_ns, interface, data, wire_len } in packets {
-        let small = |len: usize| u32::try_from(len).expect("less than 4 GiB");
-        let (high, low) = ((time_ns >> 32) as u32, *time_ns as u32);
-        let mut body = words(&[small(*interface), high, low, small(data.len()), small(*wire_len)]);
-        body.extend(data);
-        block(&mut bytes, 6, body);
+        file.packet(*interface, *time_ns, data, *wire_len);
     }
-    bytes
+    file.bytes
 }
 
-fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
-    let len = u16::try_from(value.len()).expect("a short value");
-    body.extend(code.to_ne_bytes());
-    body.extend(len.to_ne_bytes());
-    body.extend(value);
-    body.resize(body.len().next_multiple_of(4), 0);
+/// A pcapng file in the making.
+struct Pcapng {
+    big_endian: bool,
+    bytes: Vec<u8>,
 }
 
-fn block(bytes: &mut Vec<u8>, kind: u32, mut body: Vec<u8>) {
-    body.resize(body.len().next_multiple_of(4), 0);
-    let len = u32::try_from(body.len() + 12).expect("a block").to_ne_bytes();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(len);
-    bytes.extend(body);
-    bytes.extend(len);
+impl Pcapng {
+    fn new(big_endian: bool) -> Self {
+        let mut this = Self { big_endian, bytes: Vec::new() };
+        // Version 1.0, of unknown length.
+        let version = [this.u16(1), this.u16(0)].concat();
+        let body = [&this.u32(0x1a2b_3c4d)[..], &version, &[0xff; 8]].concat();
+        this.block(0x0a0d_0d0a, body);
+        this
+    }
+
+    /// `resolution`, `offset`: options `if_tsresol` and `if_tsoffset`.
+    fn interface(&mut self, name: &str, link_type: u16, resolution: u8, offset: Option<i64>) {
+        let mut body = [&self.u16(link_type)[..], &[0; 6]].concat();
+        self.option(&mut body, 2, name.as_bytes());
+        self.option(&mut body, 9, &[resolution]);
+        if let Some(offset) = offset {
+            let order = if self.big_endian { i64::to_be_bytes } else { i64::to_le_bytes };
+            self.option(&mut body, 14, &order(offset));
+        }
+        self.option(&mut body, 0, &[]);
+        self.block(1, body);
+    }
+
+    fn packet(&mut self, interface: usize, ticks: u64, data: &[u8], wire_len: usize) {
+        let small = |len: usize| u32::try_from(len).expect("less than 4 GiB");
+        let fields = [
+            small(interface),
+            (ticks >> 32) as u32,
+            ticks as u32,
+            small(data.len()),
+            small(wire_len),
+        ];
+        let fields = fields.map(|field| self.u32(field));
+        self.block(6, [fields.as_flattened(), data].concat());
+    }
+
+    fn option(&self, body: &mut Vec<u8>, code: u16, value: &[u8]) {
+        let len = u16::try_from(value.len()).expect("a short value");
+        body.extend([self.u16(code), self.u16(len)].as_flattened());
+        body.extend(value);
+        body.resize(body.len().next_multiple_of(4), 0);
+    }
+
+    fn block(&mut self, kind: u32, mut body: Vec<u8>) {
+        body.resize(body.len().next_multiple_of(4), 0);
+        let len = self.u32(u32::try_from(body.len() + 12).expect("a block"));
+        self.bytes.extend(self.u32(kind));
+        self.bytes.extend(len);
+        self.bytes.extend(body);
+        self.bytes.extend(len);
+    }
+
+    fn u16(&self, number: u16) -> [u8; 2] {
+        if self.big_endian { number.to_be_bytes() } else { number.to_le_bytes() }
+    }
+
+    fn u32(&self, number: u32) -> [u8; 4] {
+        if self.big_endian { number.to_be_bytes() } else { number.to_le_bytes() }
+    }
 }
 
 /// A capture file that is there for as long as a test.
@@ -190,4 +266,43 @@ fn frame(link: Linktype, time_ns: u64, data: &[u8], wire_len: u32) -> Option<Fra
     let link = Link::by_number(u32::try_from(link.0).ok()?)?;
     let wire_len = (wire_len as usize).max(data.len());
     Some(Frame { time_ns, data: data.to_vec(), wire_len, vlan_tci: None, gso_size: 0, link })
+}
+
+#[cfg(test)]
+mod tests {
+    use feature_agent::capture::Captures;
+
+    use super::*;
+
+    /// Times of any unit and offset, in either byte order, by hand and by the agent's own reader.
+    #[test]
+    fn times_are_those_of_the_file() {
+        let packet = crate::craft::ethernet(&[], crate::craft::ARP, &[0; 28]);
+        let cases = [
+            (6, None, 1_500_000_000_123_456, 1_500_000_000_123_456_000),
+            (9, None, 1_500_000_000_123_456_789, 1_500_000_000_123_456_789),
+            (3, Some(1_000_000_000), 1_500, 1_000_000_001_500_000_000),
+            (0, Some(-2), 7, 5_000_000_000),
+            (12, None, 5_000_000_001_999, 5_000_000_001),
+            (0x8a, None, 3 * 1024 + 512, 3_500_000_000),
+            (0xa0, Some(1), 1 << 31, 1_500_000_000),
+        ];
+        for big_endian in [false, true] {
+            let mut file = Pcapng::new(big_endian);
+            for (at, (resolution, offset, ticks, _)) in cases.into_iter().enumerate() {
+                file.interface(&format!("eth{at}"), 1, resolution, offset);
+                file.packet(at, ticks, &packet, packet.len());
+            }
+            let name = format!("times-{big_endian}");
+            let capture = Temporary::new(&name, &file.bytes);
+            let expected: Vec<u64> = cases.iter().map(|(.., ns)| *ns).collect();
+            let read: Vec<u64> = read(capture.path()).iter().map(|frame| frame.time_ns).collect();
+            assert_eq!(read, expected, "big-endian: {big_endian}");
+            let mut captures = Captures::open(&[capture.path().to_owned()], "x").expect("a file");
+            for expected in expected {
+                let packet = captures.next_packet().expect("a packet").expect("a good one");
+                assert_eq!(packet.time_ns, expected, "big-endian: {big_endian}");
+            }
+        }
+    }
 }
