@@ -230,6 +230,8 @@ fn over_ip() -> Vec<Tunnelled> {
             gre_of(84, 64),
             user4(),
         ),
+        // RFC 2784, 2.2: bits 6 to 12 "MUST be ignored on receipt", of 1 to 5 those that are not RFC 2890's must be 0.
+        case("gre_reserved_bits", gre([0x03, 0xf8], 0, IPV4, &packet4()), gre_of(72, 52), user4()),
         case("gre_bridging", gre([0, 0], 0, BRIDGING, &frame4()), gre_of(86, 66), user4()),
         case("4in4", in_ip(4, &packet4()), account("4 192.0.2.1 > 192.0.2.2", 1, 68, 48), user4()),
         case(
@@ -338,6 +340,8 @@ fn left_outside() -> Vec<Tunnelled> {
             in_udp(4789, &VXLAN, &craft::ethernet(&[], IPV4, &packet6())),
             account(OUTER_VXLAN, 1, 118, 90),
         ),
+        stays("gre_routing", gre([0x40, 0], 1, IPV4, &packet4()), account(OUTER_GRE, 1, 76, 56)),
+        stays("gre_recursion", gre([0x04, 0], 0, IPV4, &packet4()), account(OUTER_GRE, 1, 72, 52)),
         stays("gre_pptp", gre([0x30, 1], 2, 0x880b, &packet4()), account(OUTER_GRE, 1, 80, 60)),
         // What was announced as IP is malformed if it is not whole, though the outer packet is.
         case(

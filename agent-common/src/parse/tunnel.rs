@@ -75,8 +75,8 @@ fn has_version<S: Source + ?Sized>(source: &S, inner: &LinkLayer) -> bool {
 #[inline(always)]
 fn gre<S: Source + ?Sized>(source: &S, at: u32) -> Inside {
     let [flags, version, high, low] = source.load::<[u8; 4]>(at)?;
-    // Source routing (RFC 1701) is no more, and version 1 (PPTP) carries PPP.
-    if flags & 0x4f != 0 || version != 0 {
+    // Source routing (RFC 1701) is no more, and version 1 (PPTP) carries PPP. Other bits are to be ignored (RFC 2784, 2.2).
+    if flags & 0x4c != 0 || version & 0x07 != 0 {
         return None;
     }
     // Each of checksum, key and sequence number takes a word if its bit is set.

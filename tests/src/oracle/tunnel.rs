@@ -57,12 +57,12 @@ fn number(frame: &Frame, at: usize) -> Option<u16> {
     Some(u16::from(bytes[0]) << 8 | u16::from(bytes[1]))
 }
 
-/// RFC 2784 and 2890; without RFC 1701's routing, and version 0 only.
+/// RFC 2784 and 2890: version 0, and of the reserved bits those must be zero that RFC 1701 had for its routing.
 fn gre(frame: &Frame, at: usize) -> Option<(Inside, usize)> {
     let flags = number(frame, at)?;
     let kind = number(frame, at + 2)?;
     let (checksum, key, sequence) = (0x8000, 0x2000, 0x1000);
-    if flags & 0x4fff != 0 {
+    if flags & 0x4c07 != 0 {
         return None;
     }
     let optional = [checksum, key, sequence].into_iter().filter(|flag| flags & flag != 0);
