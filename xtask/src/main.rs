@@ -15,6 +15,7 @@ mod shell;
 mod strip;
 mod test;
 mod tidy;
+mod tools;
 
 use std::{env, process::ExitCode};
 
