@@ -119,42 +119,64 @@ pub struct Recorded {
 
 /// A capture of several interfaces with times in ns, as a pcapng file of this machine's byte order.
 pub fn pcapng_of(interfaces: &[Interface], packets: &[Recorded]) -> Vec<u8> {
+    let order = Order::Native;
     let mut bytes = Vec::new();
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let mut section: Vec<u8> = words(&[0x1a2b_3c4d]);
     // Version 1.0, of unknown length.
     section.extend([1_u16.to_ne_bytes(), [0; 2]].as_flattened());
     section.extend([0xff; 8]);
-    block(&mut bytes, 0x0a0d_0d0a, section);
+    block(order, &mut bytes, 0x0a0d_0d0a, section);
     for (name, link_type) in interfaces {
         let mut body: Vec<u8> = words(&[(*link_type).into(), 0]);
-        option(&mut body, 2, name.as_bytes());
-        option(&mut body, 9, &[9]);
-        option(&mut body, 0, &[]);
-        block(&mut bytes, 1, body);
+        option(order, &mut body, 2, name.as_bytes());
+        option(order, &mut body, 9, &[9]);
+        option(order, &mut body, 0, &[]);
+        block(order, &mut bytes, 1, body);
     }
     for Recorded { time_ns, interface, data, wire_len } in packets {
         let small = |len: usize| u32::try_from(len).expect("less than 4 GiB");
         let (high, low) = ((time_ns >> 32) as u32, *time_ns as u32);
         let mut body = words(&[small(*interface), high, low, small(data.len()), small(*wire_len)]);
         body.extend(data);
-        block(&mut bytes, 6, body);
+        block(order, &mut bytes, 6, body);
     }
     bytes
 }
 
-fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
+/// Byte order of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// This machine's.
+    Native,
+    /// The other one.
+    Swapped,
+}
+
+impl Order {
+    pub(crate) fn u16(self, number: u16) -> [u8; 2] {
+        if self == Self::Native { number } else { number.swap_bytes() }.to_ne_bytes()
+    }
+
+    pub(crate) fn u32(self, number: u32) -> [u8; 4] {
+        if self == Self::Native { number } else { number.swap_bytes() }.to_ne_bytes()
+    }
+}
+
+/// Adds an option to the body of a pcapng block.
+pub(crate) fn option(order: Order, body: &mut Vec<u8>, code: u16, value: &[u8]) {
     let len = u16::try_from(value.len()).expect("a short value");
-    body.extend(code.to_ne_bytes());
-    body.extend(len.to_ne_bytes());
+    body.extend(order.u16(code));
+    body.extend(order.u16(len));
     body.extend(value);
     body.resize(body.len().next_multiple_of(4), 0);
 }
 
-fn block(bytes: &mut Vec<u8>, kind: u32, mut body: Vec<u8>) {
+/// Adds a block to a pcapng file.
+pub(crate) fn block(order: Order, bytes: &mut Vec<u8>, kind: u32, mut body: Vec<u8>) {
     body.resize(body.len().next_multiple_of(4), 0);
-    let len = u32::try_from(body.len() + 12).expect("a block").to_ne_bytes();
-    bytes.extend(kind.to_ne_bytes());
+    let len = order.u32(u32::try_from(body.len() + 12).expect("a block"));
+    bytes.extend(order.u32(kind));
     bytes.extend(len);
     bytes.extend(body);
     bytes.extend(len);

@@ -6,6 +6,7 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod fuzz;
 mod package;
 mod project;
 mod root;
@@ -37,6 +38,9 @@ cargo xtask COMMAND
                          --json: every sample goes to FILE instead of target/bench.json
   build-ebpf [--check]   rebuild the kernel program; --check: compare it with the committed one
   ci                     format, lints, kernel program, docs, tidy
+  fuzz [TARGET] [-- ARGS]
+                         a fuzz target until it is stopped, or each for 2 minutes; ARGS go to
+                         libFuzzer, for instance: parse -- -max_total_time=600
   package [--test]       a static program, a .deb, a tarball and an SBOM in target/package;
                          --test: install it in a clean Debian and run it there, as root
   tidy                   rules no compiler knows: line ends, file sizes, documents
@@ -71,6 +75,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo-client" => demo::client(rest),
         "demo-server" => demo::server(),
         "demo-stage" => demo::stage(rest),
+        "fuzz" => fuzz::fuzz(rest),
         "package" => package::package(rest),
         "run" => run::run(after_dashes(command, rest)?),
         "test" => test::test(after_dashes(command, rest)?),
