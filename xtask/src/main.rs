@@ -6,6 +6,7 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod deny;
 mod fuzz;
 mod package;
 mod project;
@@ -38,6 +39,7 @@ cargo xtask COMMAND
                          --json: every sample goes to FILE instead of target/bench.json
   build-ebpf [--check]   rebuild the kernel program; --check: compare it with the committed one
   ci                     format, lints, kernel program, docs, tidy
+  deny                   licences, sources and known faults of every crate
   fuzz [TARGET] [-- ARGS]
                          a fuzz target until it is stopped, or each for 2 minutes; ARGS go to
                          libFuzzer, for instance: parse -- -max_total_time=600
@@ -75,6 +77,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo-client" => demo::client(rest),
         "demo-server" => demo::server(),
         "demo-stage" => demo::stage(rest),
+        "deny" => no_arguments(command, rest).and_then(|()| deny::deny()),
         "fuzz" => fuzz::fuzz(rest),
         "package" => package::package(rest),
         "run" => run::run(after_dashes(command, rest)?),

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{project, root, sbom, shell, tools::Tool};
+use crate::{deny, project, root, sbom, shell, tools::Tool};
 
 /// The target whose programs need no library of the machine they run on.
 const TARGET: &str = "x86_64-unknown-linux-musl";
@@ -47,6 +47,7 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
         [flag] if flag == "--test" => true,
         _ => bail!("`package` takes nothing or `--test`"),
     };
+    deny::deny()?;
     let program = static_program()?;
     let folder = project::target()?.join("package");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
