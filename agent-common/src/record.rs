@@ -167,6 +167,7 @@ impl Record {
             ("hook", Hook::from_code(summary.hook).is_some()),
             ("version", matches!(key.version, 4 | 6)),
             ("packets", sums.packets.iter().all(|&n| n <= 64) && matches!(sums.len(), 1..=64)),
+            ("sums", are_possible(sums)),
         ];
         match valid.into_iter().find(|(_, valid)| !valid) {
             Some((name, _)) => Err(DecodeError::Field(name)),
@@ -190,6 +191,29 @@ impl Record {
     }
 }
 
+/// Whether a window can have these sums: what is finished from others would make no sense, or not fit its type.
+fn are_possible(sums: &Sums) -> bool {
+    use crate::window::slot::{IAT_MAX, LEN_MAX};
+
+    let [fwd, bwd] = sums.packets;
+    let n = fwd.saturating_add(bwd);
+    let of_lengths = |direction: usize| {
+        let sum = sums.len_sum[direction].into();
+        is_possible(sums.packets[direction], LEN_MAX.into(), sum, sums.len_sq_sum[direction])
+    };
+    of_lengths(0)
+        && of_lengths(1)
+        && is_possible(n.saturating_sub(1), IAT_MAX, sums.iat_sum, sums.iat_sq_sum)
+        && (0..8).all(|bit| u32::from(sums.flag_count(bit)) <= n)
+}
+
+/// Whether `n` numbers, none above `most`, can have this sum and this sum of squares.
+fn is_possible(n: u32, most: u64, sum: u64, squares: u64) -> bool {
+    let [n, most, sum, squares] = [n.into(), most, sum, squares].map(u128::from);
+    // The latter is Cauchy's inequality.
+    sum <= n * most && squares <= most * sum && sum * sum <= n * squares
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec;
@@ -197,6 +221,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::window::slot::{IAT_MAX, LEN_MAX};
 
     proptest! {
         #[test]
@@ -234,5 +259,19 @@ mod tests {
         );
         record.sums.packets = [1, 63];
         assert_eq!(Record::from_bytes(bytemuck::bytes_of(&record)), Ok(record));
+        let impossible: [fn(&mut Sums); 6] = [
+            |sums| sums.iat_sum = 63 * IAT_MAX + 1,
+            |sums| (sums.iat_sum, sums.iat_sq_sum) = (64, 64),
+            |sums| sums.len_sum[0] = LEN_MAX + 1,
+            |sums| sums.len_sq_sum[1] = 1,
+            |sums| (sums.len_sum[0], sums.len_sq_sum[0]) = (2, 3),
+            |sums| sums.flags = 65,
+        ];
+        for (at, spoil) in impossible.into_iter().enumerate() {
+            let mut record = record;
+            spoil(&mut record.sums);
+            let decoded = Record::from_bytes(bytemuck::bytes_of(&record));
+            assert_eq!(decoded, Err(DecodeError::Field("sums")), "{at}");
+        }
     }
 }

@@ -148,7 +148,8 @@ pub fn is_time(name: &str) -> bool {
             .contains(&name)
 }
 
-fn differences(line: &Line, expected: &Values, times: Times, out: &mut Vec<String>) {
+/// Adds each expected value that a line does not have.
+pub fn differences(line: &Line, expected: &Values, times: Times, out: &mut Vec<String>) {
     for (name, value) in expected {
         if times == Times::Ignore && is_time(name) {
             continue;

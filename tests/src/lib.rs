@@ -12,6 +12,7 @@ pub mod consumers;
 pub mod craft;
 pub mod fixtures;
 pub mod frame;
+pub mod fuzz;
 pub mod generate;
 pub mod host;
 pub mod in_kernel;

@@ -170,23 +170,38 @@ pub fn pcapng_of(interfaces: &[Interface], packets: &[Recorded]) -> Vec<u8> {
 }
 
 /// A pcapng file in the making.
-struct Pcapng {
+pub(crate) struct Pcapng {
     big_endian: bool,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Pcapng {
-    fn new(big_endian: bool) -> Self {
+    /// A file of one section.
+    pub(crate) fn new(big_endian: bool) -> Self {
         let mut this = Self { big_endian, bytes: Vec::new() };
-        // Version 1.0, of unknown length.
-        let version = [this.u16(1), this.u16(0)].concat();
-        let body = [&this.u32(0x1a2b_3c4d)[..], &version, &[0xff; 8]].concat();
-        this.block(0x0a0d_0d0a, body);
+        this.section(&[]);
         this
     }
 
-    /// `resolution`, `offset`: options `if_tsresol` and `if_tsoffset`.
-    fn interface(&mut self, name: &str, link_type: u16, resolution: u8, offset: Option<i64>) {
+    /// Begins a section, with options by their codes.
+    pub(crate) fn section(&mut self, options: &[(u16, &[u8])]) {
+        // Version 1.0, of unknown length.
+        let version = [self.u16(1), self.u16(0)].concat();
+        let mut body = [&self.u32(0x1a2b_3c4d)[..], &version, &[0xff; 8]].concat();
+        for (code, value) in options {
+            self.option(&mut body, *code, value);
+        }
+        self.block(0x0a0d_0d0a, body);
+    }
+
+    /// Describes an interface. `resolution`, `offset`: options `if_tsresol` and `if_tsoffset`.
+    pub(crate) fn interface(
+        &mut self,
+        name: &str,
+        link_type: u16,
+        resolution: u8,
+        offset: Option<i64>,
+    ) {
         let mut body = [&self.u16(link_type)[..], &[0; 6]].concat();
         self.option(&mut body, 2, name.as_bytes());
         self.option(&mut body, 9, &[resolution]);
@@ -211,14 +226,16 @@ impl Pcapng {
         self.block(6, [fields.as_flattened(), data].concat());
     }
 
-    fn option(&self, body: &mut Vec<u8>, code: u16, value: &[u8]) {
+    /// Adds an option to the body of a block.
+    pub(crate) fn option(&self, body: &mut Vec<u8>, code: u16, value: &[u8]) {
         let len = u16::try_from(value.len()).expect("a short value");
         body.extend([self.u16(code), self.u16(len)].as_flattened());
         body.extend(value);
         body.resize(body.len().next_multiple_of(4), 0);
     }
 
-    fn block(&mut self, kind: u32, mut body: Vec<u8>) {
+    /// Adds a block.
+    pub(crate) fn block(&mut self, kind: u32, mut body: Vec<u8>) {
         body.resize(body.len().next_multiple_of(4), 0);
         let len = self.u32(u32::try_from(body.len() + 12).expect("a block"));
         self.bytes.extend(self.u32(kind));
@@ -227,11 +244,11 @@ impl Pcapng {
         self.bytes.extend(len);
     }
 
-    fn u16(&self, number: u16) -> [u8; 2] {
+    pub(crate) fn u16(&self, number: u16) -> [u8; 2] {
         if self.big_endian { number.to_be_bytes() } else { number.to_le_bytes() }
     }
 
-    fn u32(&self, number: u32) -> [u8; 4] {
+    pub(crate) fn u32(&self, number: u32) -> [u8; 4] {
         if self.big_endian { number.to_be_bytes() } else { number.to_le_bytes() }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{project, shell, strip};
+use crate::{project, shell, strip, tools::Tool};
 
 /// The package of the kernel program.
 pub(crate) const PACKAGE: &str = "agent-ebpf";
@@ -22,8 +22,9 @@ pub(crate) const PACKAGE: &str = "agent-ebpf";
 /// The object's place in the project.
 const OBJECT: &str = "agent/bpf/feature-agent.bpf.o";
 
-/// The linker's version. It loads rustc's own LLVM 22: later ones need an LLVM of the system's.
-const LINKER_VERSION: &str = "0.10.4";
+/// It loads rustc's own LLVM 22: later ones need an LLVM of the system's.
+const LINKER: Tool =
+    Tool { name: "bpf-linker", version: "0.10.4", flags: &[], takes: "two minutes" };
 
 /// The target of the kernel program.
 const TARGET: &str = "bpfel-unknown-none";
@@ -64,7 +65,7 @@ pub(crate) fn check() -> Result<()> {
 /// A cargo that compiles for the kernel: `cargo SUBCOMMAND` with all that this takes.
 pub(crate) fn cargo(subcommand: &str) -> Result<Command> {
     let target = project::target()?;
-    let linker = ensure_linker(&target)?;
+    let linker = LINKER.ensure()?;
     let sysroot = ensure_rust_src()?;
     let mut cargo = project::cargo()?;
     cargo
@@ -155,25 +156,4 @@ fn ensure_rust_src() -> Result<PathBuf> {
         )?;
     }
     Ok(sysroot)
-}
-
-/// Gets bpf-linker into the target folder, never into the user's own cargo home.
-fn ensure_linker(target: &Path) -> Result<PathBuf> {
-    let tools = target.join("tools");
-    let linker = tools.join("bin/bpf-linker");
-    let wanted = format!("bpf-linker {LINKER_VERSION}");
-    let version = |linker: &Path| shell::read(Command::new(linker).arg("--version"));
-    if linker.is_file() && version(&linker).is_ok_and(|found| found == wanted) {
-        return Ok(linker);
-    }
-    shell::say(&format!("installing {wanted} into {} (two minutes)", tools.display()));
-    shell::run(
-        project::cargo()?
-            .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"])
-            .arg("--root")
-            .arg(&tools)
-            .arg("--target-dir")
-            .arg(target.join("tools/build")),
-    )?;
-    Ok(linker)
 }

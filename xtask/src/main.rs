@@ -6,6 +6,8 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod deny;
+mod fuzz;
 mod package;
 mod project;
 mod root;
@@ -15,6 +17,7 @@ mod shell;
 mod strip;
 mod test;
 mod tidy;
+mod tools;
 
 use std::{env, process::ExitCode};
 
@@ -36,6 +39,10 @@ cargo xtask COMMAND
                          --json: every sample goes to FILE instead of target/bench.json
   build-ebpf [--check]   rebuild the kernel program; --check: compare it with the committed one
   ci                     format, lints, kernel program, docs, tidy
+  deny                   licences, sources and known faults of every crate
+  fuzz [TARGET] [-- ARGS]
+                         a fuzz target until it is stopped, or each for 2 minutes; ARGS go to
+                         libFuzzer, for instance: parse -- -max_total_time=600
   package [--test]       a static program, a .deb, a tarball and an SBOM in target/package;
                          --test: install it in a clean Debian and run it there, as root
   tidy                   rules no compiler knows: line ends, file sizes, documents
@@ -70,6 +77,8 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo-client" => demo::client(rest),
         "demo-server" => demo::server(),
         "demo-stage" => demo::stage(rest),
+        "deny" => no_arguments(command, rest).and_then(|()| deny::deny()),
+        "fuzz" => fuzz::fuzz(rest),
         "package" => package::package(rest),
         "run" => run::run(after_dashes(command, rest)?),
         "test" => test::test(after_dashes(command, rest)?),

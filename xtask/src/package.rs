@@ -8,12 +8,17 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{project, root, sbom, shell};
+use crate::{deny, project, root, sbom, shell, tools::Tool};
 
 /// The target whose programs need no library of the machine they run on.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The maker of the .deb.
-const CARGO_DEB: &str = "3.8.0";
+const CARGO_DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+    flags: &["--no-default-features"],
+    takes: "two minutes",
+};
 
 /// What the program generates: its own name for it, and the file in the package.
 const GENERATED: [(&str, &str); 5] = [
@@ -42,6 +47,7 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
         [flag] if flag == "--test" => true,
         _ => bail!("`package` takes nothing or `--test`"),
     };
+    deny::deny()?;
     let program = static_program()?;
     let folder = project::target()?.join("package");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -93,21 +99,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 /// Has cargo-deb make the package as agent/Cargo.toml describes it.
 fn deb(folder: &Path) -> Result<PathBuf> {
-    let tools = project::target()?.join("tools");
-    let maker = tools.join("bin/cargo-deb");
-    let version = |maker: &Path| shell::read(Command::new(maker).args(["deb", "--version"]));
-    if !maker.is_file() || !version(&maker).is_ok_and(|found| found.contains(CARGO_DEB)) {
-        shell::say(&format!("installing cargo-deb {CARGO_DEB} into {}", tools.display()));
-        shell::run(
-            project::cargo()?
-                .args(["install", "cargo-deb", "--version", CARGO_DEB, "--locked", "--force"])
-                .arg("--no-default-features")
-                .arg("--root")
-                .arg(&tools)
-                .arg("--target-dir")
-                .arg(tools.join("build")),
-        )?;
-    }
+    let maker = CARGO_DEB.ensure()?;
     let place = folder.join("feature-agent_amd64.deb");
     shell::run(
         Command::new(maker)

@@ -23,10 +23,11 @@ const MOST_LINES: usize = 500;
 const MOST_KERNEL_LINES: usize = 250;
 
 /// The project's folders, as documents name them.
-const FOLDERS: [&str; 9] = [
+const FOLDERS: [&str; 10] = [
     "agent/",
     "agent-common/",
     "agent-ebpf/",
+    "fuzz/",
     "grafana/",
     "tests/",
     "xtask/",

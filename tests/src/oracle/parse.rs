@@ -304,8 +304,9 @@ fn ipv6(frame: &Frame, l3: usize, there: usize, gso: bool) -> Result<Ip, Reason>
             return Err(Reason::TruncatedIp);
         }
         let at = l3 + headers;
-        let next = byte(frame, at, Reason::TruncatedIp)?;
-        let words = usize::from(byte(frame, at + 1, Reason::TruncatedIp)?);
+        // None is shorter, and one of which less was captured is cut.
+        let start = frame.data.get(at..at + 8).ok_or(Reason::TruncatedIp)?;
+        let (next, words) = (start[0], usize::from(start[1]));
         headers += match proto {
             44 => 8,
             51 => (words + 2) * 4,
