@@ -6,6 +6,7 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod endurance;
 mod package;
 mod project;
 mod root;
@@ -15,6 +16,7 @@ mod shell;
 mod strip;
 mod test;
 mod tidy;
+mod unpacked;
 
 use std::{env, process::ExitCode};
 
@@ -34,6 +36,9 @@ cargo xtask COMMAND
                          what a packet, a flow, a vector and the daemon cost, in 2 minutes, as root;
                          FILTER: only rows or sections with this in their name; --quick: each once;
                          --json: every sample goes to FILE instead of target/bench.json
+  endurance [VECTORS [SINK]]
+                         ten million vectors, or so many, through each sink: every one is received, or
+                         counted and told about
   build-ebpf [--check]   rebuild the kernel program; --check: compare it with the committed one
   ci                     format, lints, kernel program, docs, tidy
   package [--test]       a static program, a .deb, a tarball and an SBOM in target/package;
@@ -69,6 +74,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo" => demo::demo(after_dashes(command, rest)?),
         "demo-client" => demo::client(rest),
         "demo-server" => demo::server(),
+        "endurance" => endurance::endurance(rest),
         "demo-stage" => demo::stage(rest),
         "package" => package::package(rest),
         "run" => run::run(after_dashes(command, rest)?),
