@@ -48,12 +48,11 @@ fn once_each(messages: Vec<Message>) -> Vec<Vec<u8>> {
     let mut order = Vec::new();
     for Message { id, payload, .. } in messages {
         let id = id.expect("an id");
-        match by_id.get(&id) {
-            Some(first) => assert_eq!(first, &payload, "the same id"),
-            None => {
-                by_id.insert(id, payload.clone());
-                order.push(payload);
-            }
+        if let Some(first) = by_id.get(&id) {
+            assert_eq!(first, &payload, "the same id");
+        } else {
+            by_id.insert(id, payload.clone());
+            order.push(payload);
         }
     }
     order
@@ -61,7 +60,9 @@ fn once_each(messages: Vec<Message>) -> Vec<Vec<u8>> {
 
 fn tally(payloads: &[Vec<u8>]) -> Tally {
     let mut tally = Tally::default();
-    payloads.iter().for_each(|payload| tally.line(payload));
+    for payload in payloads {
+        tally.line(payload);
+    }
     tally
 }
 
