@@ -57,6 +57,8 @@ fn targets(verbosity: Verbosity) -> Targets {
         .with_default(others)
         .with_target(env!("CARGO_CRATE_NAME"), ours)
         .with_target(KERNEL_PROGRAM, kernel)
+        // What goes wrong there is told by whom it concerns.
+        .with_target("async_nats", if verbose >= 2 { others } else { LevelFilter::OFF })
 }
 
 /// Where a message is written: where the status line stood, if one did.
@@ -84,5 +86,7 @@ mod tests {
         assert!(!enabled(1, false, KERNEL_PROGRAM, Level::WARN));
         assert!(enabled(2, false, KERNEL_PROGRAM, Level::DEBUG));
         assert!(!enabled(1, false, "mio::poll", Level::INFO));
+        assert!(!enabled(1, false, "async_nats::connector", Level::ERROR));
+        assert!(enabled(2, false, "async_nats::connector", Level::DEBUG));
     }
 }

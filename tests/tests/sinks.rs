@@ -17,7 +17,8 @@ use feature_agent_tests::{
     inject::{self, Pace, wait_until},
     lines::{Line, parse_all},
     mount::Tmpfs,
-    netns::{FAR_IF, NEAR_IF, Pair},
+    nats::{Collector, NatsServer},
+    netns::{FAR_IF, FAR_IP, NEAR_IF, Pair},
     scenario::assert_conserved,
     sys::is_root_or_say,
 };
@@ -175,4 +176,38 @@ fn a_hang_up_has_files_opened_again() {
     let both: Vec<Line> = before.into_iter().chain(behind).collect();
     let missed = assert_part_of(&both, &all);
     assert_eq!((both.len(), missed.told), (all.len(), 0));
+}
+
+#[test]
+fn the_agents_own_stream_is_no_traffic() {
+    if !is_root_or_say("the_agents_own_stream_is_no_traffic") {
+        return;
+    }
+    let pair = Pair::new();
+    for (ns, interface) in [(&pair.near, NEAR_IF), (&pair.far, FAR_IF)] {
+        ns.ip(&format!("link set {interface} mtu {CABLE_MTU}\n"));
+    }
+    let mut server = NatsServer::start_in(&pair.far, &format!("{FAR_IP}:4222"), "");
+    let collector = pair.far.run(|| Collector::start(&server, "features.>"));
+    let url = format!("nats://{FAR_IP}:4222/features.{{iface}}");
+    let agent = start(&pair, &["--output", "-", "--output", &url, "--queue", "1000000"]);
+    for seed in 51..61 {
+        send(&pair, seed, 500);
+        thread::sleep(Duration::from_millis(100));
+    }
+    let outcome = agent.stop();
+    let all = everything(&outcome);
+    let counts = outcome.reconciliation();
+    let sent = output_counts(&outcome, &url);
+    // Each message is at least a packet, and so is what the server says to it.
+    assert!(counts.filtered > sent.sent / 100 && counts.filtered > 100, "{counts:?}: {sent:?}");
+    let own = |line: &Line| line.raw.contains("port\":4222,");
+    assert_eq!(all.iter().filter(|line| own(line)).count(), 0, "vectors of the agent's own stream");
+    assert_eq!((sent.sent, sent.dropped), (all.len() as u64, 0));
+    assert!(wait_until(PATIENCE, || collector.len() == all.len()), "{} came", collector.len());
+    pair.far.run(|| server.kill());
+    let messages = collector.finish();
+    assert!(messages.iter().all(|message| message.subject == format!("features.{NEAR_IF}")));
+    let lines = messages.iter().map(|message| String::from_utf8_lossy(&message.payload));
+    assert!(lines.eq(all.iter().map(|line| line.raw.as_str())), "the same lines");
 }

@@ -7,6 +7,7 @@ mod build_ebpf;
 mod ci;
 mod demo;
 mod deny;
+mod endurance;
 mod fuzz;
 mod package;
 mod project;
@@ -18,6 +19,7 @@ mod strip;
 mod test;
 mod tidy;
 mod tools;
+mod unpacked;
 
 use std::{env, process::ExitCode};
 
@@ -37,6 +39,9 @@ cargo xtask COMMAND
                          what a packet, a flow, a vector and the daemon cost, in 2 minutes, as root;
                          FILTER: only rows or sections with this in their name; --quick: each once;
                          --json: every sample goes to FILE instead of target/bench.json
+  endurance [VECTORS [SINK]]
+                         ten million vectors, or so many, through each sink: every one is received, or
+                         counted and told about
   build-ebpf [--check]   rebuild the kernel program; --check: compare it with the committed one
   ci                     format, lints, kernel program, docs, tidy
   deny                   licences, sources and known faults of every crate
@@ -76,6 +81,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo" => demo::demo(after_dashes(command, rest)?),
         "demo-client" => demo::client(rest),
         "demo-server" => demo::server(),
+        "endurance" => endurance::endurance(rest),
         "demo-stage" => demo::stage(rest),
         "deny" => no_arguments(command, rest).and_then(|()| deny::deny()),
         "fuzz" => fuzz::fuzz(rest),

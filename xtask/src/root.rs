@@ -56,10 +56,15 @@ pub(crate) fn need(program: &str, package: &str) -> Result<()> {
     }
     shell::say(&format!("`{program}` is missing: installing {package}"));
     let why = format!("installing {package}");
-    shell::run(command("apt-get", &why)?.args(["update", "-q"]))?;
+    update(&why)?;
     shell::run(
         command("env", &why)?
             .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y"])
             .args(["--no-install-recommends", package]),
     )
+}
+
+/// Has apt look at what there is.
+pub(crate) fn update(why: &str) -> Result<()> {
+    shell::run(command("apt-get", why)?.args(["update", "-q"]))
 }

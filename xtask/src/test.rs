@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{build_ebpf, project, root, shell};
+use crate::{build_ebpf, project, root, shell, unpacked};
 
 /// The package whose tests load programs into the kernel and make network namespaces.
 const KERNEL_TESTS: &str = "feature-agent-tests";
@@ -15,6 +15,7 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     ordinary.args(["--exclude", build_ebpf::PACKAGE, "--exclude", KERNEL_TESTS]);
     let mut kernel = project::cargo()?;
     kernel.args(["test", "--no-fail-fast", "--package", KERNEL_TESTS]);
+    kernel.env("NATS_SERVER", unpacked::need("nats-server", "nats-server")?);
     root::run_programs_of(&mut kernel, "testing on the real kernel")?;
     // Both, whatever the first says: one failure should not hide another.
     let first = shell::run(ordinary.arg("--").args(args));

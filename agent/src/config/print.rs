@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use super::{Failure, Given, Kind, Setting, read_with};
+use crate::sink::without_login;
 
 impl Given {
     /// The options in force as TOML that a file may hold.
@@ -72,7 +73,7 @@ impl Setting {
 
     fn value(&self, value: &str) -> String {
         match self.kind {
-            Kind::Text => quoted(value),
+            Kind::Text => quoted(&without_login(value)),
             Kind::Switch | Kind::Count | Kind::Integer | Kind::Real => value.to_owned(),
         }
     }

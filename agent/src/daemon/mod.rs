@@ -7,6 +7,7 @@
 mod attached;
 mod names;
 mod observe;
+mod own_stream;
 mod pump;
 mod reload;
 mod signals;
@@ -72,7 +73,7 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
 
         let mut kernel = bpf::Kernel::load(&bpf::LoadOptions {
             config: settings.config,
-            filter: settings.filter,
+            filter: own_stream::leave_out(&settings.filter, &settings.outputs)?,
             max_flows: settings.max_flows,
             ring_bytes: settings.ring_bytes,
             kernel_log: settings.kernel_log,

@@ -29,11 +29,12 @@ pub enum Format {
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// Where vectors go; repeat it for several. `-` is standard output, a path a file that lines are appended to or
-    /// a named pipe, `unix:PATH` a socket that any number of consumers connect to
+    /// a named pipe, `unix:PATH` a socket that any number of consumers connect to, `nats://HOST:4222/SUBJECT` (with TLS
+    /// `tls://`) a NATS server. SUBJECT may hold `{iface}` and `{host}`; a user and a password stand before HOST: `me:pw@`
     #[arg(long = "output", value_name = "WHERE", default_value = "-")]
     pub outputs: Vec<Target>,
 
-    /// What lines are, on standard output, in files, pipes and sockets
+    /// What lines are, on standard output, in files, pipes, sockets and messages
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 

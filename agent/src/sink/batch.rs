@@ -271,6 +271,11 @@ impl Portion {
         rows.iter().enumerate().map(|(place, row)| (row, if place == 0 { self.lost } else { 0 }))
     }
 
+    /// One of the vectors as integers, if they are wanted.
+    pub fn row(&self, index: usize) -> Option<&Row> {
+        self.batch.rows.get(self.range.start + index)
+    }
+
     /// One of the lines, its end included.
     pub fn line(&self, form: Form, index: usize) -> Cow<'_, [u8]> {
         let text = self.batch.text(form);

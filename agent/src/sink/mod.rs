@@ -12,8 +12,10 @@ mod batch;
 mod blocking;
 mod counts;
 mod file;
+mod nats;
 mod outputs;
 mod queue;
+mod remote;
 mod rotate;
 mod stream;
 mod target;
@@ -34,6 +36,7 @@ pub use self::{
     file::FileSink,
     outputs::{Ending, Outputs, SinkReport},
     queue::{Hand, OnFull, Queue, QueueOptions, Work},
+    remote::{Login, Remote, Server, without_login},
     rotate::Rotation,
     stream::LineStream,
     target::Target,

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::{
     Batch, Builder, Counts, FileSink, Form, OnFull, Patience, Plan, Queue, QueueOptions, Sink,
     SinkError, Target, Totals, Wants,
+    nats::NatsSink,
     queue::News,
     unix::{self, Greeting, Listening},
     worker,
@@ -304,6 +305,7 @@ impl Lane {
                 lane.listening = Some(unix::listen(path, members, Greeting { form, header })?);
                 return Ok(lane);
             }
+            Target::Nats { remote, tls } => Box::new(NatsSink::new(remote, *tls, form, counts)),
         };
         lane.run(sink, patience)
     }

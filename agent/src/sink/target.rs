@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use super::{Form, OnFull, Plan, Wants};
+use super::{Form, OnFull, Plan, Remote, Wants};
 
 /// Where vectors go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,13 @@ pub enum Target {
     File(PathBuf),
     /// Lines to whoever connects to a socket: `unix:PATH`.
     Unix(PathBuf),
+    /// A message for each vector to a NATS server: `nats://HOST:PORT/SUBJECT`, with TLS `tls://…`.
+    Nats {
+        /// Servers and subject.
+        remote: Remote,
+        /// Whether the connection must be encrypted.
+        tls: bool,
+    },
 }
 
 impl FromStr for Target {
@@ -28,15 +35,31 @@ impl FromStr for Target {
         match text.split_once(':') {
             Some(("file", rest)) => path(rest).map(Self::File),
             Some(("unix", rest)) => path(rest).map(Self::Unix),
-            Some((scheme, rest)) if rest.starts_with("//") && is_scheme(scheme) => Err(format!(
-                "there is no output `{scheme}:`. {KINDS}; a file of this name is ./{text}"
-            )),
+            Some((scheme, rest))
+                if is_scheme(scheme)
+                    && let Some(rest) = rest.strip_prefix("//") =>
+            {
+                remote(scheme, rest)
+            }
             _ => path(text).map(Self::File),
         }
     }
 }
 
-const KINDS: &str = "An output is `-`, a file, or unix:PATH";
+/// An output at `SCHEME://`.
+fn remote(scheme: &str, rest: &str) -> Result<Target, String> {
+    match scheme {
+        "nats" => {
+            Remote::parse("nats", NATS, rest).map(|remote| Target::Nats { remote, tls: false })
+        }
+        "tls" => Remote::parse("tls", NATS, rest).map(|remote| Target::Nats { remote, tls: true }),
+        _ => Err(format!("there is no output `{scheme}:`. {KINDS}; a file of this name is ./NAME")),
+    }
+}
+
+const KINDS: &str = "An output is `-`, a file, unix:PATH, or nats://HOST:PORT/SUBJECT";
+/// The ports that servers have if none is given.
+const NATS: u16 = 4222;
 
 fn is_scheme(text: &str) -> bool {
     !text.is_empty()
@@ -49,6 +72,7 @@ impl fmt::Display for Target {
             Self::Stdout => f.write_str("standard output"),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Nats { remote, tls: _ } => write!(f, "{remote}"),
         }
     }
 }
@@ -61,13 +85,21 @@ impl Target {
 
     /// What it wants of each vector.
     pub fn wants(&self, plan: &Plan) -> Wants {
-        match (self, plan.form()) {
-            (Self::Stdout | Self::File(_) | Self::Unix(_), Form::Json) => {
-                Wants { json: true, ..Wants::default() }
-            }
-            (Self::Stdout | Self::File(_) | Self::Unix(_), Form::Csv) => {
-                Wants { csv: true, ..Wants::default() }
-            }
+        let text = match plan.form() {
+            Form::Json => Wants { json: true, ..Wants::default() },
+            Form::Csv => Wants { csv: true, ..Wants::default() },
+        };
+        match self {
+            Self::Stdout | Self::File(_) | Self::Unix(_) => text,
+            Self::Nats { remote, .. } => Wants { rows: remote.is_by_iface(), ..text },
+        }
+    }
+
+    /// The servers that it connects to.
+    pub fn remote(&self) -> Option<&Remote> {
+        match self {
+            Self::Stdout | Self::File(_) | Self::Unix(_) => None,
+            Self::Nats { remote, .. } => Some(remote),
         }
     }
 
@@ -75,7 +107,7 @@ impl Target {
     pub fn default_on_full(&self) -> OnFull {
         match self {
             Self::Stdout | Self::File(_) => OnFull::Block,
-            Self::Unix(_) => OnFull::DropOldest,
+            Self::Unix(_) | Self::Nats { .. } => OnFull::DropOldest,
         }
     }
 }
@@ -99,10 +131,13 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(target));
         }
-        assert_eq!(
-            parse("unix:/run/x.sock").map(|target| target.to_string()),
-            Ok("unix:/run/x.sock".into())
-        );
+        for (text, name) in [
+            ("unix:/run/x.sock", "unix:/run/x.sock"),
+            ("nats://a:b@host/x.{iface}", "nats://host:4222/x.{iface}"),
+            ("tls://token@host:1/x", "tls://host:1/x"),
+        ] {
+            assert_eq!(parse(text).map(|target| target.to_string()), Ok(name.into()));
+        }
     }
 
     #[test]
@@ -111,5 +146,6 @@ mod tests {
         assert_eq!(parse(""), Err("`` names no file".into()));
         let said = parse("ftp://host/x").expect_err("no such output");
         assert!(said.starts_with("there is no output `ftp:`."), "{said}");
+        assert!(parse("nats://host").is_err());
     }
 }

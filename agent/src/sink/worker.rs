@@ -67,7 +67,10 @@ struct Outage {
 impl Worker {
     fn run(mut self) {
         let how = self.work();
-        self.queue.end(how);
+        let Self { sink, queue, .. } = self;
+        // First it counts what it still held: who sees the end sees all of the counts.
+        drop(sink);
+        queue.end(how);
     }
 
     fn work(&mut self) -> Result<(), SinkError> {
