@@ -30,5 +30,8 @@ pub mod scenario;
 pub mod scrape;
 pub mod stories;
 pub mod sys;
+pub mod tcpdump;
+pub mod totals;
 pub mod traffic;
+pub mod tshark;
 pub mod tunnels;
