@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU8, Ordering},
@@ -238,6 +238,14 @@ impl Drop for Agent {
     }
 }
 
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        let Output { status, stdout, stderr } = output;
+        let stdout = String::from_utf8(stdout).expect("output is UTF-8");
+        Self { status, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
+    }
+}
+
 impl Outcome {
     /// Its lines, all of them whole. Panics if one is no line.
     pub fn lines(&self) -> Vec<Line> {
@@ -281,6 +289,13 @@ impl Outcome {
             delayed,
         }
     }
+}
+
+/// Runs `replay` over a capture file, to its end.
+pub fn replay(path: &Path, args: &[&str]) -> Outcome {
+    let mut command = Command::new(binary());
+    command.arg("replay").arg(path).args(args).env_remove("RUST_LOG").env("NO_COLOR", "1");
+    command.output().expect("start the agent").into()
 }
 
 /// The built binary: `FEATURE_AGENT_BIN`, or the one beside the test, brought up to date by cargo.

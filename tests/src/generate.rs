@@ -47,6 +47,25 @@ pub fn mixed_frames(seed: u64, count: usize) -> Vec<Vec<u8>> {
     }
 }
 
+/// [`mixed_frames`] with their times in ns, which jump, stand still and run back.
+pub fn timed_frames(seed: u64, count: usize) -> Vec<(u64, Vec<u8>)> {
+    let mut random = Random::new(seed);
+    let mut now_ns = 1_700_000_000_000_000_000_u64;
+    let mut packets = Vec::new();
+    for frame in mixed_frames(seed, count) {
+        now_ns += match random.below(1000) {
+            0 => 16_000_000_000,
+            1..=3 => 2_500_000_000,
+            4..=30 => random.below(400_000_000),
+            31..=400 => 0,
+            _ => random.below(200_000),
+        };
+        let back = if random.chance(1, 50) { random.below(3_000_000) } else { 0 };
+        packets.push((now_ns - back, frame));
+    }
+    packets
+}
+
 struct Maker {
     random: Random,
     made: u32,

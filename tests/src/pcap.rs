@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -38,8 +39,13 @@ pub fn files() -> Vec<PathBuf> {
 /// The frames of a file whose link the agent reads, up to the first damaged block.
 pub fn read(path: &Path) -> Vec<Frame> {
     let file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    frames(file)
+}
+
+/// The same of what a file holds.
+pub fn frames(capture: impl Read + Send) -> Vec<Frame> {
     let mut frames = Vec::new();
-    let Ok(mut reader) = create_reader(1 << 20, file) else { return frames };
+    let Ok(mut reader) = create_reader(1 << 20, capture) else { return frames };
     let mut interfaces: Vec<(Linktype, Clock)> = Vec::new();
     let mut big_endian = false;
     let mut legacy = (Linktype::NULL, 1000);

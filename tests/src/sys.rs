@@ -15,13 +15,26 @@ use nix::{
 
 /// True when the tests may touch namespaces and raw sockets. Otherwise says so in one line.
 ///
-/// This is the only ground on which a test may return early.
+/// This, and a program to compare with that is not there, are the only grounds on which a test may return early.
 pub fn is_root_or_say(test: &str) -> bool {
     let root = geteuid().is_root();
     if !root {
         eprintln!("{test}: not run, it needs root (euid {})", geteuid());
     }
     root
+}
+
+/// True when a program is installed that the product is compared with. Otherwise says so in one line: the tests'
+/// command tries to install it, and goes on without.
+pub fn is_there_or_say(test: &str, program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if !is_there {
+        eprintln!(
+            "{test}: not run, there is no {program} to compare with (apt-get install {program})"
+        );
+    }
+    is_there
 }
 
 /// Binds the calling thread, and what it starts from now on, to one processor.

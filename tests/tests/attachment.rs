@@ -1,6 +1,6 @@
 //! Beside other programs, after a crash, without permission, and when the interface comes and goes.
 
-use std::{thread::sleep, time::Duration};
+use std::{collections::BTreeMap, net::UdpSocket, thread::sleep, time::Duration};
 
 use feature_agent_tests::{
     agent::{Agent, Builder, Outcome, binary},
@@ -11,7 +11,7 @@ use feature_agent_tests::{
     generate::{CABLE_MTU, mixed_frames},
     inject::{self, Pace, wait_until},
     lines::{Line, lives},
-    netns::{FAR_IF, NEAR_IF, Pair},
+    netns::{FAR_IF, NEAR_IF, Netns, Pair},
     oracle::Oracle,
     privileges::{Copy, NOBODY},
     scenario::{assert_conserved, observe},
@@ -51,6 +51,88 @@ fn two_agents_side_by_side_see_the_same() {
         }
         assert_eq!(tcx_programs(&pair.near, NEAR_IF), 0, "{first} and {second}");
         assert_eq!(tc_filters(&pair.near, NEAR_IF), [""; 0], "{first} and {second}");
+    }
+}
+
+/// Interface, receiver, and how many packets.
+type Seen = (&'static str, &'static str, u64);
+
+/// Packets by interface and receiver.
+fn packets(outcome: &Outcome) -> BTreeMap<(String, String), u64> {
+    let lines = outcome.lines();
+    assert_conserved(&outcome.reconciliation(), &lines);
+    let mut packets = BTreeMap::new();
+    for life in lives(&lines).unwrap_or_else(|faults| panic!("{}", faults.join("\n"))) {
+        let line = life.last().expect("a life has a line");
+        let place = (line.text("iface").to_owned(), line.text("dst").to_owned());
+        *packets.entry(place).or_default() += line.packets();
+    }
+    packets
+}
+
+#[test]
+fn a_bridge_and_its_ports_are_places_of_their_own() {
+    if !is_root_or_say("a_bridge_and_its_ports_are_places_of_their_own") {
+        return;
+    }
+    let [sender, bridge, receiver] = [Netns::new(), Netns::new(), Netns::new()];
+    bridge.ip("link add br0 type bridge\naddr add 10.5.0.3/24 dev br0\n");
+    for (port, end, address) in [("port1", &sender, "10.5.0.1"), ("port2", &receiver, "10.5.0.2")] {
+        bridge.ip(&format!("link add {port} type veth peer name end netns {}\n", end.name()));
+        bridge.ip(&format!("link set {port} master br0 up\n"));
+        end.ip(&format!("addr add {address}/24 dev end\nlink set end up\n"));
+    }
+    bridge.ip("link set br0 up\n");
+    let (host, through) = ("10.5.0.3", "10.5.0.2");
+    let send = |to: &str, count: u64| {
+        sender.run(|| {
+            let socket = UdpSocket::bind("10.5.0.1:1000").expect("a socket");
+            for _ in 0..count {
+                // Nobody listens, and says so.
+                let _ = socket.send_to(&[0; 50], (to, 9));
+                sleep(Duration::from_millis(2));
+            }
+        });
+    };
+    let arrived = |ns: &Netns, interface: &str| ns.counter(interface, "rx_packets");
+    // Ports forward, and neighbours are known, a little later.
+    let forwards = || {
+        send(host, 1);
+        send(through, 1);
+        arrived(&receiver, "end") > 2 && arrived(&bridge, "br0") > 2
+    };
+    assert!(wait_until(Duration::from_secs(10), forwards), "the bridge does not forward");
+
+    let cases: [(&[&str], &str, &[Seen]); 5] = [
+        // Twice, in flows of two interfaces.
+        (
+            &["br0", "port1"],
+            "both",
+            &[("br0", host, 40), ("port1", host, 40), ("port1", through, 70)],
+        ),
+        // What passes between ports does not pass the bridge's own interface.
+        (&["br0"], "both", &[("br0", host, 40)]),
+        (&["port1"], "both", &[("port1", host, 40), ("port1", through, 70)]),
+        (
+            &["port1", "port2"],
+            "both",
+            &[("port1", host, 40), ("port1", through, 70), ("port2", through, 70)],
+        ),
+        // Once each, where it enters.
+        (&["port1", "port2"], "ingress", &[("port1", host, 40), ("port1", through, 70)]),
+    ];
+    let agents = cases.map(|(places, direction, _)| {
+        let places: Vec<&str> = places.iter().flat_map(|place| ["--iface", place]).collect();
+        let options = ["--direction", direction, "--filter", "udp", "--max-flows", "100"];
+        Agent::start(&bridge, &[&places[..], &options].concat())
+    });
+    send(host, 40);
+    send(through, 70);
+    for (agent, (places, direction, expected)) in agents.into_iter().zip(cases) {
+        let expected = expected
+            .iter()
+            .map(|(iface, to, packets)| (((*iface).to_owned(), (*to).to_owned()), *packets));
+        assert_eq!(packets(&agent.stop()), expected.collect(), "{places:?} {direction}");
     }
 }
 
@@ -122,8 +204,8 @@ fn other_programs_still_run() {
         attach_ipv6_dropper(&pair.near, NEAR_IF);
         let run = observe(&pair, &["--attach", attach], |_| {
             traffic::udp(&pair, Version::V4, 20, 100, true);
-            let socket = pair.far.run(|| std::net::UdpSocket::bind("[fd09::2]:0").expect("bind"));
-            let near = pair.near.run(|| std::net::UdpSocket::bind("[fd09::1]:999").expect("bind"));
+            let socket = pair.far.run(|| UdpSocket::bind("[fd09::2]:0").expect("bind"));
+            let near = pair.near.run(|| UdpSocket::bind("[fd09::1]:999").expect("bind"));
             near.set_read_timeout(Some(Duration::from_millis(300))).expect("time-out");
             for _ in 0..10 {
                 socket.send_to(b"dropped", "[fd09::1]:999").expect("send");

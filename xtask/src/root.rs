@@ -68,3 +68,10 @@ pub(crate) fn need(program: &str, package: &str) -> Result<()> {
 pub(crate) fn update(why: &str) -> Result<()> {
     shell::run(command("apt-get", why)?.args(["update", "-q"]))
 }
+
+/// Installs a Debian package if the program is missing; goes on without, and says so, if that does not work.
+pub(crate) fn want(program: &str, package: &str) {
+    if let Err(error) = need(program, package) {
+        shell::say(&format!("going on without `{program}`: {error:#}"));
+    }
+}

@@ -10,6 +10,10 @@ const KERNEL_TESTS: &str = "feature-agent-tests";
 /// Runs every test, those on the real kernel as root, and passes the arguments to each program.
 pub(crate) fn test(args: &[String]) -> Result<()> {
     root::need("ip", "iproute2")?;
+    // What the product is compared with.
+    for program in ["tshark", "tcpdump"] {
+        root::want(program, program);
+    }
     let mut ordinary = project::cargo()?;
     ordinary.args(["test", "--no-fail-fast", "--workspace"]);
     ordinary.args(["--exclude", build_ebpf::PACKAGE, "--exclude", KERNEL_TESTS]);
