@@ -10,6 +10,8 @@
 mod args;
 mod batch;
 mod blocking;
+#[cfg(feature = "arrow")]
+mod columns;
 mod counts;
 mod file;
 mod outputs;
@@ -36,7 +38,7 @@ pub use self::{
     queue::{Hand, OnFull, Queue, QueueOptions, Work},
     rotate::Rotation,
     stream::LineStream,
-    target::Target,
+    target::{ColumnFormat, Target},
     worker::Patience,
 };
 

@@ -13,6 +13,26 @@ pub enum Target {
     File(PathBuf),
     /// Lines to whoever connects to a socket: `unix:PATH`.
     Unix(PathBuf),
+    /// Rows to a file of columns: `arrow:PATH`, `parquet:PATH`.
+    Columns(ColumnFormat, PathBuf),
+}
+
+/// How a file of columns is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnFormat {
+    /// [Arrow IPC](https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format), also called Feather.
+    Arrow,
+    /// [Parquet](https://parquet.apache.org).
+    Parquet,
+}
+
+impl fmt::Display for ColumnFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
+        })
+    }
 }
 
 impl FromStr for Target {
@@ -25,9 +45,19 @@ impl FromStr for Target {
         let path = |path: &str| {
             if path.is_empty() { Err(format!("`{text}` names no file")) } else { Ok(path.into()) }
         };
+        let columns = |format: ColumnFormat, rest: &str| {
+            if rest == "-" {
+                return Err(format!(
+                    "{format} goes to a file: standard output has no name to give"
+                ));
+            }
+            path(rest).map(|path| Self::Columns(format, path))
+        };
         match text.split_once(':') {
             Some(("file", rest)) => path(rest).map(Self::File),
             Some(("unix", rest)) => path(rest).map(Self::Unix),
+            Some(("arrow", rest)) => columns(ColumnFormat::Arrow, rest),
+            Some(("parquet", rest)) => columns(ColumnFormat::Parquet, rest),
             Some((scheme, rest)) if rest.starts_with("//") && is_scheme(scheme) => Err(format!(
                 "there is no output `{scheme}:`. {KINDS}; a file of this name is ./{text}"
             )),
@@ -36,7 +66,7 @@ impl FromStr for Target {
     }
 }
 
-const KINDS: &str = "An output is `-`, a file, or unix:PATH";
+const KINDS: &str = "An output is `-`, a file, unix:PATH, arrow:PATH, or parquet:PATH";
 
 fn is_scheme(text: &str) -> bool {
     !text.is_empty()
@@ -49,6 +79,7 @@ impl fmt::Display for Target {
             Self::Stdout => f.write_str("standard output"),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Columns(format, path) => write!(f, "{format}:{}", path.display()),
         }
     }
 }
@@ -56,6 +87,11 @@ impl fmt::Display for Target {
 impl Target {
     /// Whether it is a file, which may be rotated.
     pub fn is_file(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Columns(..))
+    }
+
+    /// Whether it is a file of lines.
+    pub fn is_file_of_lines(&self) -> bool {
         matches!(self, Self::File(_))
     }
 
@@ -68,13 +104,14 @@ impl Target {
             (Self::Stdout | Self::File(_) | Self::Unix(_), Form::Csv) => {
                 Wants { csv: true, ..Wants::default() }
             }
+            (Self::Columns(..), _) => Wants { rows: true, ..Wants::default() },
         }
     }
 
     /// What happens when its queue is full, if nobody says.
     pub fn default_on_full(&self) -> OnFull {
         match self {
-            Self::Stdout | Self::File(_) => OnFull::Block,
+            Self::Stdout | Self::File(_) | Self::Columns(..) => OnFull::Block,
             Self::Unix(_) => OnFull::DropOldest,
         }
     }
@@ -96,6 +133,8 @@ mod tests {
             ("/var/log/a:b", Target::File("/var/log/a:b".into())),
             ("file:-", Target::File("-".into())),
             ("unix:/run/x.sock", Target::Unix("/run/x.sock".into())),
+            ("arrow:x.arrow", Target::Columns(ColumnFormat::Arrow, "x.arrow".into())),
+            ("parquet:/a/x", Target::Columns(ColumnFormat::Parquet, "/a/x".into())),
         ] {
             assert_eq!(parse(text), Ok(target));
         }
@@ -109,6 +148,8 @@ mod tests {
     fn what_is_no_output_is_refused_with_a_sentence() {
         assert_eq!(parse("unix:"), Err("`unix:` names no file".into()));
         assert_eq!(parse(""), Err("`` names no file".into()));
+        let said = parse("parquet:-").expect_err("no file");
+        assert!(said.starts_with("parquet goes to a file"), "{said}");
         let said = parse("ftp://host/x").expect_err("no such output");
         assert!(said.starts_with("there is no output `ftp:`."), "{said}");
     }

@@ -67,7 +67,10 @@ struct Outage {
 impl Worker {
     fn run(mut self) {
         let how = self.work();
-        self.queue.end(how);
+        let Self { sink, queue, .. } = self;
+        // What it still holds is lost: counted before somebody looks.
+        drop(sink);
+        queue.end(how);
     }
 
     fn work(&mut self) -> Result<(), SinkError> {
