@@ -23,10 +23,11 @@ const MOST_LINES: usize = 500;
 const MOST_KERNEL_LINES: usize = 250;
 
 /// The project's folders, as documents name them.
-const FOLDERS: [&str; 10] = [
+const FOLDERS: [&str; 11] = [
     "agent/",
     "agent-common/",
     "agent-ebpf/",
+    "examples/",
     "fuzz/",
     "grafana/",
     "tests/",

@@ -3,9 +3,10 @@
 use super::{
     CommunityId, Field,
     Group::Envelope,
-    Type::{Bool, Float, Integer, Text},
+    Type::{Bool, Text, Time, U8, U16, U32, U64, Word},
     Value, Vector,
 };
+use crate::record::{DirectionBy, Hook, Reason};
 
 const fn field(
     name: &'static str,
@@ -24,54 +25,65 @@ pub const LOST: &str = "lost";
 const NO_PORTS: &str = "protocol without ports";
 const NO_VLAN: &str = "no such tag";
 
+const HOOKS: &[&str] = &[Hook::Tc.name()];
+const RULES: &[&str] =
+    &[DirectionBy::First.name(), DirectionBy::Syn.name(), DirectionBy::SynAck.name()];
+const REASONS: &[&str] = &{
+    let mut words = [""; Reason::ALL.len()];
+    let mut place = 0;
+    while place < words.len() {
+        words[place] = Reason::ALL[place].name();
+        place += 1;
+    }
+    words
+};
+
 /// The envelope's fields.
 pub(super) const FIELDS: &[Field] = &[
     field("schema", Text, "", "version, and a hash over every field's definition", "", |v| {
         Value::Text(v.schema.as_str())
     }),
-    field("ts", Float, "s", "unix time of the flow's last packet, six decimals", "", |v| {
+    field("ts", Time, "s", "unix time of the flow's last packet, six decimals", "", |v| {
         let micros = v.record.summary.last_us as i64;
         Value::UnixMicros(micros.saturating_add(v.epoch_offset_us))
     }),
     field("iface", Text, "", "interface", "", |v| Value::Text(v.iface)),
-    field("hook", Text, "", "where packets are seen: tc", "", |v| {
+    field("hook", Word(HOOKS), "", "where packets are seen: tc", "", |v| {
         Value::Text(v.record.hook().name())
     }),
     field("community_id", Text, "", "Community ID version 1, seed 0", "", |v| {
         Value::CommunityId(CommunityId::of(&v.record.key))
     }),
-    field("proto", Integer, "", "IP protocol number", "", |v| {
-        Value::Integer(v.record.key.proto.into())
-    }),
+    field("proto", U8, "", "IP protocol number", "", |v| Value::Integer(v.record.key.proto.into())),
     field("src", Text, "", "address of the initiator", "", |v| address(v, true)),
-    field("sport", Integer, "", "its port; ICMP: type, as Community ID has it", NO_PORTS, |v| {
+    field("sport", U16, "", "its port; ICMP: type, as Community ID has it", NO_PORTS, |v| {
         port(v, true)
     }),
     field("dst", Text, "", "address of the other end", "", |v| address(v, false)),
     field(
         "dport",
-        Integer,
+        U16,
         "",
         "its port; ICMP: answering type, else code, as Community ID has it",
         NO_PORTS,
         |v| port(v, false),
     ),
-    field("vlan", Integer, "", "outermost VLAN id", NO_VLAN, |v| vlan(v.record.key.vlan)),
-    field("vlan_inner", Integer, "", "second VLAN id", NO_VLAN, |v| vlan(v.record.key.vlan_inner)),
+    field("vlan", U16, "", "outermost VLAN id", NO_VLAN, |v| vlan(v.record.key.vlan)),
+    field("vlan_inner", U16, "", "second VLAN id", NO_VLAN, |v| vlan(v.record.key.vlan_inner)),
     field(
         "reason",
-        Text,
+        Word(REASONS),
         "",
         "why now: stride, interval, fin, rst, idle, active, evict, stop",
         "",
         |v| Value::Text(v.record.reason().name()),
     ),
-    field("seq", Integer, "", "vectors of this flow before this one", "", |v| {
+    field("seq", U32, "", "vectors of this flow before this one", "", |v| {
         Value::Integer(v.record.summary.seq.into())
     }),
     field(
         "direction_by",
-        Text,
+        Word(RULES),
         "",
         "what told the initiator: syn (its sender), synack (its receiver), first (packet seen)",
         "",
@@ -80,12 +92,12 @@ pub(super) const FIELDS: &[Field] = &[
     field("midstream", Bool, "", "a TCP flow first seen without its SYN", "", |v| {
         Value::Bool(v.record.summary.midstream != 0)
     }),
-    field("missed", Integer, "", "vectors of this flow delayed by a full ring", "", |v| {
+    field("missed", U32, "", "vectors of this flow delayed by a full ring", "", |v| {
         Value::Integer(v.record.summary.missed.into())
     }),
     field(
         "super_packets",
-        Integer,
+        U32,
         "",
         "super-packets (GRO, TSO) of this flow, each counted as its wire packets",
         "",
@@ -93,7 +105,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field(
         "super_packets_kept",
-        Integer,
+        U32,
         "",
         "super-packets of this flow whose segments' sizes are unknown, each counted as one packet",
         "",
@@ -101,7 +113,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field(
         LOST,
-        Integer,
+        U64,
         "vectors",
         "vectors made since this consumer's last one that it did not get",
         "",

@@ -55,27 +55,37 @@ pub enum Value<'a> {
     UnixMicros(i64),
 }
 
-/// Type of a field's values, as a schema says it.
+/// Type of a field's values. A line has four of them, see [`Type::name`]; a column of a table needs to know how wide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// Unsigned integer.
-    Integer,
+    /// Unsigned integer of 8 bits.
+    U8,
+    /// Unsigned integer of 16 bits.
+    U16,
+    /// Unsigned integer of 32 bits.
+    U32,
+    /// Unsigned integer of 64 bits.
+    U64,
     /// Finite 64-bit float.
     Float,
+    /// A time: [`Value::UnixMicros`].
+    Time,
     /// Boolean.
     Bool,
     /// Text.
     Text,
+    /// One of these words.
+    Word(&'static [&'static str]),
 }
 
 impl Type {
     /// The type's word in the schema.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Integer => "integer",
-            Self::Float => "float",
+            Self::U8 | Self::U16 | Self::U32 | Self::U64 => "integer",
+            Self::Float | Self::Time => "float",
             Self::Bool => "bool",
-            Self::Text => "text",
+            Self::Text | Self::Word(_) => "text",
         }
     }
 }

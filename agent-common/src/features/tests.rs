@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped},
     record::Reason,
+    window::Sums,
 };
 
 fn key(src: &str, sport: u16, dst: &str, dport: u16, proto: u8) -> FlowKey {
@@ -76,6 +77,19 @@ fn the_schema_has_a_name_of_its_own() {
     assert!(hash.chars().all(|c| c.is_ascii_hexdigit()));
 }
 
+/// A window of 64 packets, each as long and as late as a slot can say.
+fn full_window() -> Sums {
+    Sums {
+        packets: [32, 32],
+        len_sum: [32 * 1_048_575; 2],
+        len_sq_sum: [32 * 1_048_575 * 1_048_575; 2],
+        iat_sum: 63 * ((1 << 28) - 1),
+        iat_sq_sum: 63 * ((1 << 28) - 1) * ((1 << 28) - 1),
+        flags: 0x4040_4040_4040_4040,
+        ..Sums::zeroed()
+    }
+}
+
 /// Whatever integers stand in a record that decodes, no value is NaN or infinite, and a null is a
 /// documented one.
 #[test]
@@ -85,11 +99,7 @@ fn every_value_is_finite_or_a_documented_null() {
     record.reason = Reason::Stop as u32;
     record.sums.packets = [1, 0];
     let one = record;
-    record.sums.packets = [32, 32];
-    record.sums.len_sum = [32 * 1_048_575; 2];
-    record.sums.len_sq_sum = [32 * 1_048_575 * 1_048_575; 2];
-    record.sums.iat_sum = 63 * ((1 << 28) - 1);
-    record.sums.iat_sq_sum = 63 * ((1 << 28) - 1) * ((1 << 28) - 1);
+    record.sums = full_window();
     for record in [one, record] {
         let schema = schema_id();
         let vector =
@@ -108,5 +118,53 @@ fn every_value_is_finite_or_a_documented_null() {
             })
             .collect();
         assert_eq!(nulls.contains(&"win_iat_mean_us"), record == one);
+    }
+}
+
+/// What stands in a column must fit into it, whatever a record holds that a kernel program may write.
+#[test]
+fn every_value_is_of_its_fields_type() {
+    let mut record = Record::zeroed();
+    record.key.version = 6;
+    record.key.proto = u8::MAX;
+    record.sums.packets = [1, 0];
+    let least = record;
+    record.key.proto = 6;
+    (record.key.port_a, record.key.port_b) = (u16::MAX, u16::MAX);
+    (record.key.vlan, record.key.vlan_inner) = (u16::MAX, u16::MAX);
+    for totals in &mut record.summary.totals {
+        (totals.packets, totals.bytes, totals.payload_bytes) = (u64::MAX, u64::MAX, u64::MAX);
+        (totals.flags, totals.ttl_min, totals.ttl_max) = ([u64::MAX; 8], u8::MAX, u8::MAX);
+        totals.init_window = u16::MAX.into();
+    }
+    record.summary.last_us = u64::MAX;
+    (record.summary.seq, record.summary.missed) = (u32::MAX, u32::MAX);
+    (record.summary.super_packets, record.summary.super_packets_kept) = (u32::MAX, u32::MAX);
+    record.sums = full_window();
+    let extrema = &mut record.extrema;
+    (extrema.len_min, extrema.len_max) = (u32::MAX, u32::MAX);
+    (extrema.iat_min, extrema.iat_max) = (u32::MAX, u32::MAX);
+    let schema = schema_id();
+    let words = Reason::ALL.map(|reason| Record { reason: reason as u32, ..record });
+    for record in words.iter().chain([&least]) {
+        let vector =
+            Vector { record, iface: "x", epoch_offset_us: 0, lost: u64::MAX, schema: &schema };
+        for field in fields() {
+            let value = (field.value)(&vector);
+            let fits = match (field.kind, value) {
+                (_, Value::Null) => !field.null.is_empty(),
+                (Type::U8, Value::Integer(n)) => u8::try_from(n).is_ok(),
+                (Type::U16, Value::Integer(n)) => u16::try_from(n).is_ok(),
+                (Type::U32, Value::Integer(n)) => u32::try_from(n).is_ok(),
+                (Type::U64, Value::Integer(_))
+                | (Type::Float, Value::Float(_))
+                | (Type::Time, Value::UnixMicros(_))
+                | (Type::Bool, Value::Bool(_))
+                | (Type::Text, Value::Text(_) | Value::Address(_) | Value::CommunityId(_)) => true,
+                (Type::Word(words), Value::Text(word)) => words.contains(&word),
+                _ => false,
+            };
+            assert!(fits, "{}: {value:?} is no {:?}", field.name, field.kind);
+        }
     }
 }

@@ -1,34 +1,47 @@
 //! What a flow has carried since it began.
 
-use super::{Field, Group::Totals, Type::Integer, Value, Vector};
+use super::{
+    Field,
+    Group::Totals,
+    Type::{self, U8, U16, U64},
+    Value, Vector,
+};
 use crate::flow::NO_WINDOW;
 
 const fn field(
     name: &'static str,
+    kind: Type,
     unit: &'static str,
     formula: &'static str,
     null: &'static str,
     value: for<'a> fn(&Vector<'a>) -> Value<'a>,
 ) -> Field {
-    Field { name, group: Totals, kind: Integer, unit, formula, null, value }
+    Field { name, group: Totals, kind, unit, formula, null, value }
 }
 
 /// Of both directions together.
-pub(super) const FLOW: &[Field] =
-    &[field("flow_duration_us", "µs", "time of the last packet - time of the first", "", |v| {
+pub(super) const FLOW: &[Field] = &[field(
+    "flow_duration_us",
+    U64,
+    "µs",
+    "time of the last packet - time of the first",
+    "",
+    |v| {
         let summary = &v.record.summary;
         Value::Integer(summary.last_us.saturating_sub(summary.first_us))
-    })];
+    },
+)];
 
 /// The fields of one direction.
 macro_rules! direction {
     ($prefix:literal, $direction:literal) => {
         &[
-            field(concat!($prefix, "packets"), "packets", "wire packets", "", |v| {
+            field(concat!($prefix, "packets"), U64, "packets", "wire packets", "", |v| {
                 Value::Integer(of::<$direction>(v).packets)
             }),
             field(
                 concat!($prefix, "bytes"),
+                U64,
                 "B",
                 "Σ len; len: IP length of a wire packet",
                 "",
@@ -36,6 +49,7 @@ macro_rules! direction {
             ),
             field(
                 concat!($prefix, "payload_bytes"),
+                U64,
                 "B",
                 "Σ bytes above the transport header",
                 "",
@@ -43,6 +57,7 @@ macro_rules! direction {
             ),
             field(
                 concat!($prefix, "fin"),
+                U64,
                 "packets",
                 "packets with FIN",
                 "",
@@ -50,6 +65,7 @@ macro_rules! direction {
             ),
             field(
                 concat!($prefix, "syn"),
+                U64,
                 "packets",
                 "packets with SYN",
                 "",
@@ -57,6 +73,7 @@ macro_rules! direction {
             ),
             field(
                 concat!($prefix, "rst"),
+                U64,
                 "packets",
                 "packets with RST",
                 "",
@@ -64,6 +81,7 @@ macro_rules! direction {
             ),
             field(
                 concat!($prefix, "psh"),
+                U64,
                 "packets",
                 "packets with PSH",
                 "",
@@ -71,6 +89,7 @@ macro_rules! direction {
             ),
             field(
                 concat!($prefix, "ack"),
+                U64,
                 "packets",
                 "packets with ACK",
                 "",
@@ -78,6 +97,7 @@ macro_rules! direction {
             ),
             field(
                 concat!($prefix, "urg"),
+                U64,
                 "packets",
                 "packets with URG",
                 "",
@@ -85,6 +105,7 @@ macro_rules! direction {
             ),
             field(
                 concat!($prefix, "ece"),
+                U64,
                 "packets",
                 "packets with ECE",
                 "",
@@ -92,21 +113,37 @@ macro_rules! direction {
             ),
             field(
                 concat!($prefix, "cwr"),
+                U64,
                 "packets",
                 "packets with CWR",
                 "",
                 flag::<$direction, 7>,
             ),
-            field(concat!($prefix, "ttl_min"), "", "smallest TTL or hop limit", NO_PACKET, |v| {
-                let totals = of::<$direction>(v);
-                value(totals.packets > 0, totals.ttl_min.into())
-            }),
-            field(concat!($prefix, "ttl_max"), "", "largest TTL or hop limit", NO_PACKET, |v| {
-                let totals = of::<$direction>(v);
-                value(totals.packets > 0, totals.ttl_max.into())
-            }),
+            field(
+                concat!($prefix, "ttl_min"),
+                U8,
+                "",
+                "smallest TTL or hop limit",
+                NO_PACKET,
+                |v| {
+                    let totals = of::<$direction>(v);
+                    value(totals.packets > 0, totals.ttl_min.into())
+                },
+            ),
+            field(
+                concat!($prefix, "ttl_max"),
+                U8,
+                "",
+                "largest TTL or hop limit",
+                NO_PACKET,
+                |v| {
+                    let totals = of::<$direction>(v);
+                    value(totals.packets > 0, totals.ttl_max.into())
+                },
+            ),
             field(
                 concat!($prefix, "init_window"),
+                U16,
                 "",
                 "TCP window field of the direction's first packet, unscaled",
                 "not TCP, or no packet in this direction",

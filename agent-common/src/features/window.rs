@@ -1,19 +1,22 @@
 //! What the sliding window says of the flow's last N packets.
 
 use super::{
-    Field, Group, Type, Value, Vector,
+    Field, Group,
+    Type::{self, U8, U32, U64},
+    Value, Vector,
     derive::{entropy, mean, per_second, std, variance},
 };
 use crate::window::Sums;
 
 const fn integer(
     name: &'static str,
+    kind: Type,
     unit: &'static str,
     formula: &'static str,
     null: &'static str,
     value: for<'a> fn(&Vector<'a>) -> Value<'a>,
 ) -> Field {
-    Field { name, group: Group::Window, kind: Type::Integer, unit, formula, null, value }
+    Field { name, group: Group::Window, kind, unit, formula, null, value }
 }
 
 const fn float(
@@ -32,13 +35,18 @@ const NO_PACKET: &str = "no packet of this direction in the window";
 
 /// Of both directions together.
 pub(super) const FIELDS: &[Field] = &[
-    integer("win_packets", "packets", "n: wire packets in the window, at most --window", "", |v| {
-        Value::Integer(sums(v).len().into())
-    }),
-    integer("win_span_us", "µs", "Σ iat over the n-1 gaps in the window", "", |v| {
+    integer(
+        "win_packets",
+        U8,
+        "packets",
+        "n: wire packets in the window, at most --window",
+        "",
+        |v| Value::Integer(sums(v).len().into()),
+    ),
+    integer("win_span_us", U64, "µs", "Σ iat over the n-1 gaps in the window", "", |v| {
         Value::Integer(sums(v).iat_sum)
     }),
-    integer("win_len_sum", "B", "Σ len", "", |v| Value::Integer(len_sum(v))),
+    integer("win_len_sum", U64, "B", "Σ len", "", |v| Value::Integer(len_sum(v))),
     float("win_len_mean", "B", "Σ len / n", "", |v| mean(len_sum(v), sums(v).len())),
     float("win_len_var", "B²", "(n·Σ len² - (Σ len)²) / n²", "", |v| {
         variance(len_sum(v), len_sq_sum(v), sums(v).len())
@@ -46,10 +54,10 @@ pub(super) const FIELDS: &[Field] = &[
     float("win_len_std", "B", "√ win_len_var", "", |v| {
         std(len_sum(v), len_sq_sum(v), sums(v).len())
     }),
-    integer("win_len_min", "B", "shortest len", "", |v| {
+    integer("win_len_min", U32, "B", "shortest len", "", |v| {
         Value::Integer(v.record.extrema.len_min.into())
     }),
-    integer("win_len_max", "B", "longest len", "", |v| {
+    integer("win_len_max", U32, "B", "longest len", "", |v| {
         Value::Integer(v.record.extrema.len_max.into())
     }),
     float(
@@ -69,12 +77,13 @@ pub(super) const FIELDS: &[Field] = &[
     }),
     integer(
         "win_iat_min_us",
+        U32,
         "µs",
         "shortest iat; iat: ⌊t/1 µs⌋ - ⌊t'/1 µs⌋ of neighbours",
         NO_GAP,
         |v| gap(v, v.record.extrema.iat_min),
     ),
-    integer("win_iat_max_us", "µs", "longest iat; saturates at 2^28-1", NO_GAP, |v| {
+    integer("win_iat_max_us", U32, "µs", "longest iat; saturates at 2^28-1", NO_GAP, |v| {
         gap(v, v.record.extrema.iat_max)
     }),
     float(
@@ -84,14 +93,14 @@ pub(super) const FIELDS: &[Field] = &[
         NO_GAP,
         |v| entropy(sums(v).iat_entropy, gaps(v)),
     ),
-    integer("win_fin", "packets", "packets with FIN", "", flag::<0>),
-    integer("win_syn", "packets", "packets with SYN", "", flag::<1>),
-    integer("win_rst", "packets", "packets with RST", "", flag::<2>),
-    integer("win_psh", "packets", "packets with PSH", "", flag::<3>),
-    integer("win_ack", "packets", "packets with ACK", "", flag::<4>),
-    integer("win_urg", "packets", "packets with URG", "", flag::<5>),
-    integer("win_ece", "packets", "packets with ECE", "", flag::<6>),
-    integer("win_cwr", "packets", "packets with CWR", "", flag::<7>),
+    integer("win_fin", U8, "packets", "packets with FIN", "", flag::<0>),
+    integer("win_syn", U8, "packets", "packets with SYN", "", flag::<1>),
+    integer("win_rst", U8, "packets", "packets with RST", "", flag::<2>),
+    integer("win_psh", U8, "packets", "packets with PSH", "", flag::<3>),
+    integer("win_ack", U8, "packets", "packets with ACK", "", flag::<4>),
+    integer("win_urg", U8, "packets", "packets with URG", "", flag::<5>),
+    integer("win_ece", U8, "packets", "packets with ECE", "", flag::<6>),
+    integer("win_cwr", U8, "packets", "packets with CWR", "", flag::<7>),
     float("win_packets_per_s", "1/s", "n · 10^6 / win_span_us", NO_SPAN, |v| {
         per_second(sums(v).len().into(), sums(v).iat_sum)
     }),
@@ -104,10 +113,10 @@ pub(super) const FIELDS: &[Field] = &[
 macro_rules! direction {
     ($prefix:literal, $direction:literal) => {
         &[
-            integer(concat!($prefix, "packets"), "packets", "n of this direction", "", |v| {
+            integer(concat!($prefix, "packets"), U8, "packets", "n of this direction", "", |v| {
                 Value::Integer(sums(v).packets[$direction].into())
             }),
-            integer(concat!($prefix, "len_sum"), "B", "Σ len of this direction", "", |v| {
+            integer(concat!($prefix, "len_sum"), U32, "B", "Σ len of this direction", "", |v| {
                 Value::Integer(sums(v).len_sum[$direction].into())
             }),
             float(

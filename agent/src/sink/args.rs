@@ -29,8 +29,9 @@ pub enum Format {
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// Where vectors go; repeat it for several. `-` is standard output, a path a file that lines are appended to or
-    /// a named pipe, `unix:PATH` a socket that any number of consumers connect to, `nats://HOST:4222/SUBJECT` (with TLS
-    /// `tls://`) a NATS server. SUBJECT may hold `{iface}` and `{host}`; a user and a password stand before HOST: `me:pw@`
+    /// a named pipe, `unix:PATH` a socket that any number of consumers connect to, `arrow:PATH` and `parquet:PATH`
+    /// files of columns, `nats://HOST:4222/SUBJECT` (with TLS `tls://`) a NATS server. SUBJECT may hold `{iface}` and
+    /// `{host}`; a user and a password stand before HOST: `me:pw@`
     #[arg(long = "output", value_name = "WHERE", default_value = "-")]
     pub outputs: Vec<Target>,
 
@@ -42,7 +43,8 @@ pub struct OutputArgs {
     #[arg(long, value_enum, default_value_t)]
     pub shape: Shape,
 
-    /// Close a file of this size, under a name that tells when, and begin a new one
+    /// Close a file of this size, under a name that tells when, and begin a new one. One of columns is closed behind
+    /// the row group with which it has it
     #[arg(long, value_name = "SIZE")]
     pub rotate_size: Option<ByteSize>,
 
@@ -149,6 +151,11 @@ impl OutputArgs {
             return Err(Invalid::new(
                 "--rotate-zstd compresses files that are closed: say when by --rotate-size or \
                  --rotate-every",
+            ));
+        }
+        if rotate_zstd && !targets.iter().any(Target::is_file_of_lines) {
+            return Err(Invalid::new(
+                "--rotate-zstd compresses files of lines, and no --output is one",
             ));
         }
         if rotation != Rotation::default() && !targets.iter().any(Target::is_file) {

@@ -22,7 +22,7 @@ pub struct Counts {
 pub struct Totals {
     /// Vectors that were to go out: each once, or once for each consumer of a sink that has several.
     pub offered: u64,
-    /// Of these, out: the last byte is with the kernel, acknowledged by the server, or in a complete file.
+    /// Of these, out: the last byte is with the kernel, acknowledged by the server, or in a row group on the disk.
     pub sent: u64,
     /// Given up: the queue was full, or the consumer went.
     pub dropped: u64,

@@ -10,6 +10,8 @@
 mod args;
 mod batch;
 mod blocking;
+#[cfg(feature = "arrow")]
+mod columns;
 mod counts;
 mod file;
 mod nats;
@@ -39,7 +41,7 @@ pub use self::{
     remote::{Login, Remote, Server, without_login},
     rotate::Rotation,
     stream::LineStream,
-    target::Target,
+    target::{ColumnFormat, Target},
     worker::Patience,
 };
 

@@ -15,6 +15,8 @@ use rustix::{
 };
 use tracing::{info, warn};
 
+#[cfg(feature = "arrow")]
+use super::columns::ColumnSink;
 use super::{
     Batch, Builder, Counts, FileSink, Form, OnFull, Patience, Plan, Queue, QueueOptions, Sink,
     SinkError, Target, Totals, Wants,
@@ -306,6 +308,18 @@ impl Lane {
                 return Ok(lane);
             }
             Target::Nats { remote, tls } => Box::new(NatsSink::new(remote, *tls, form, counts)),
+            #[cfg(feature = "arrow")]
+            Target::Columns(format, path) => {
+                let sink = ColumnSink::create(path, *format, counts, plan.rotation);
+                let what = || format!("cannot open {} for writing", path.display());
+                Box::new(sink.with_context(what)?)
+            }
+            #[cfg(not(feature = "arrow"))]
+            Target::Columns(format, _) => {
+                anyhow::bail!(
+                    "this program was built without {format}: build it with `--features arrow`"
+                )
+            }
         };
         lane.run(sink, patience)
     }

@@ -26,7 +26,7 @@ pub struct LineStream {
 
 /// Bytes of which a part is out.
 #[derive(Debug, Default)]
-struct Cut {
+pub(super) struct Cut {
     bytes: Vec<u8>,
     out: usize,
 }
@@ -100,11 +100,7 @@ impl LineStream {
     /// Writes what is left of the header, and of a line that was cut off.
     pub fn end_line(&mut self) -> io::Result<()> {
         for cut in [&mut self.header, &mut self.line] {
-            while cut.out < cut.bytes.len() {
-                let count = write_some(&self.file, &[io::IoSlice::new(&cut.bytes[cut.out..])])?;
-                cut.out += count;
-                self.written += count as u64;
-            }
+            cut.write(&self.file, &mut self.written)?;
         }
         if !std::mem::take(&mut self.line).bytes.is_empty() {
             self.counts.send(1);
@@ -124,8 +120,19 @@ impl Drop for LineStream {
 }
 
 impl Cut {
-    fn all_of(bytes: Vec<u8>) -> Self {
+    /// Of which nothing is out.
+    pub(super) fn all_of(bytes: Vec<u8>) -> Self {
         Self { bytes, out: 0 }
+    }
+
+    /// Writes what is left, and counts it in `written`. After an error it goes on where it was.
+    pub(super) fn write(&mut self, file: &File, written: &mut u64) -> io::Result<()> {
+        while self.out < self.bytes.len() {
+            let count = write_some(file, &[io::IoSlice::new(&self.bytes[self.out..])])?;
+            self.out += count;
+            *written += count as u64;
+        }
+        Ok(())
     }
 }
 

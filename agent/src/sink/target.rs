@@ -20,6 +20,26 @@ pub enum Target {
         /// Whether the connection must be encrypted.
         tls: bool,
     },
+    /// Rows to a file of columns: `arrow:PATH`, `parquet:PATH`.
+    Columns(ColumnFormat, PathBuf),
+}
+
+/// How a file of columns is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnFormat {
+    /// [Arrow IPC](https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format), also called Feather.
+    Arrow,
+    /// [Parquet](https://parquet.apache.org).
+    Parquet,
+}
+
+impl fmt::Display for ColumnFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
+        })
+    }
 }
 
 impl FromStr for Target {
@@ -32,9 +52,19 @@ impl FromStr for Target {
         let path = |path: &str| {
             if path.is_empty() { Err(format!("`{text}` names no file")) } else { Ok(path.into()) }
         };
+        let columns = |format: ColumnFormat, rest: &str| {
+            if rest == "-" {
+                return Err(format!(
+                    "{format} goes to a file: standard output has no name to give"
+                ));
+            }
+            path(rest).map(|path| Self::Columns(format, path))
+        };
         match text.split_once(':') {
             Some(("file", rest)) => path(rest).map(Self::File),
             Some(("unix", rest)) => path(rest).map(Self::Unix),
+            Some(("arrow", rest)) => columns(ColumnFormat::Arrow, rest),
+            Some(("parquet", rest)) => columns(ColumnFormat::Parquet, rest),
             Some((scheme, rest))
                 if is_scheme(scheme)
                     && let Some(rest) = rest.strip_prefix("//") =>
@@ -57,7 +87,8 @@ fn remote(scheme: &str, rest: &str) -> Result<Target, String> {
     }
 }
 
-const KINDS: &str = "An output is `-`, a file, unix:PATH, or nats://HOST:PORT/SUBJECT";
+const KINDS: &str =
+    "An output is `-`, a file, unix:PATH, arrow:PATH, parquet:PATH, or nats://HOST:PORT/SUBJECT";
 /// The ports that servers have if none is given.
 const NATS: u16 = 4222;
 
@@ -73,6 +104,7 @@ impl fmt::Display for Target {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Nats { remote, tls: _ } => write!(f, "{remote}"),
+            Self::Columns(format, path) => write!(f, "{format}:{}", path.display()),
         }
     }
 }
@@ -80,6 +112,11 @@ impl fmt::Display for Target {
 impl Target {
     /// Whether it is a file, which may be rotated.
     pub fn is_file(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Columns(..))
+    }
+
+    /// Whether it is a file of lines.
+    pub fn is_file_of_lines(&self) -> bool {
         matches!(self, Self::File(_))
     }
 
@@ -92,13 +129,14 @@ impl Target {
         match self {
             Self::Stdout | Self::File(_) | Self::Unix(_) => text,
             Self::Nats { remote, .. } => Wants { rows: remote.is_by_iface(), ..text },
+            Self::Columns(..) => Wants { rows: true, ..Wants::default() },
         }
     }
 
     /// The servers that it connects to.
     pub fn remote(&self) -> Option<&Remote> {
         match self {
-            Self::Stdout | Self::File(_) | Self::Unix(_) => None,
+            Self::Stdout | Self::File(_) | Self::Unix(_) | Self::Columns(..) => None,
             Self::Nats { remote, .. } => Some(remote),
         }
     }
@@ -106,7 +144,7 @@ impl Target {
     /// What happens when its queue is full, if nobody says.
     pub fn default_on_full(&self) -> OnFull {
         match self {
-            Self::Stdout | Self::File(_) => OnFull::Block,
+            Self::Stdout | Self::File(_) | Self::Columns(..) => OnFull::Block,
             Self::Unix(_) | Self::Nats { .. } => OnFull::DropOldest,
         }
     }
@@ -128,6 +166,8 @@ mod tests {
             ("/var/log/a:b", Target::File("/var/log/a:b".into())),
             ("file:-", Target::File("-".into())),
             ("unix:/run/x.sock", Target::Unix("/run/x.sock".into())),
+            ("arrow:x.arrow", Target::Columns(ColumnFormat::Arrow, "x.arrow".into())),
+            ("parquet:/a/x", Target::Columns(ColumnFormat::Parquet, "/a/x".into())),
         ] {
             assert_eq!(parse(text), Ok(target));
         }
@@ -144,6 +184,8 @@ mod tests {
     fn what_is_no_output_is_refused_with_a_sentence() {
         assert_eq!(parse("unix:"), Err("`unix:` names no file".into()));
         assert_eq!(parse(""), Err("`` names no file".into()));
+        let said = parse("parquet:-").expect_err("no file");
+        assert!(said.starts_with("parquet goes to a file"), "{said}");
         let said = parse("ftp://host/x").expect_err("no such output");
         assert!(said.starts_with("there is no output `ftp:`."), "{said}");
         assert!(parse("nats://host").is_err());

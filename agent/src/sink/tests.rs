@@ -1,6 +1,8 @@
 //! Consumers that are slow, die and come back, and disks that are full: every vector arrives, or is counted and
 //! told about.
 
+#[cfg(feature = "arrow")]
+mod columns;
 mod files;
 mod queue;
 mod sockets;
