@@ -102,8 +102,13 @@ fn a_reader_of_the_table_finds_what_the_lines_say() {
         let more = ["--idle-timeout", "1m", "--window", window, "--pin", text(&folder)];
         let agent = Agent::start(&pair.near, &[&args[..], &more].concat());
         inject::send(&pair.far, FAR_IF, &mixed_frames(41, 5_000), Pace::FullSpeed);
-        // By then each packet is in a vector.
-        sleep(Duration::from_millis(800));
+        // Each packet is in a vector once nothing more is said. Flows that are closed may leave the table meanwhile.
+        let mut lines = 0;
+        wait_until(Duration::from_secs(20), || {
+            let before = std::mem::replace(&mut lines, agent.lines_so_far().len());
+            sleep(Duration::from_millis(500));
+            before == lines
+        });
         let entries = read(&folder, &[]);
         assert!(!folder.join("records").exists(), "the agent reads the ring");
         let lines = agent.lines_so_far();
@@ -111,7 +116,7 @@ fn a_reader_of_the_table_finds_what_the_lines_say() {
         let last: HashMap<String, Value> = lines.map(|line: Value| (key(&line), line)).collect();
         let outcome = agent.stop();
         assert!(outcome.status.success(), "{}", outcome.stderr);
-        assert!(entries.len() > 200, "{} entries", entries.len());
+        assert!(entries.len() > 50, "{} entries", entries.len());
         assert!(
             entries.iter().any(|entry| entry["win_packets"] == window.parse::<u64>().expect("n"))
         );
