@@ -4,24 +4,16 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::{project, root, shell};
+use crate::{package::Trial, project, root, shell};
 
 /// What the tests of the units look for.
 const ROOT: &str = "FEATURE_AGENT_ROOT";
 
 /// Installs the .deb in a clean root, runs the program and the units there, and removes it.
-pub(crate) fn try_package(folder: &Path, deb: &Path) -> Result<()> {
-    root::need("debootstrap", "debootstrap")?;
+pub(crate) fn try_package(folder: &Path, deb: &Path, trial: Trial) -> Result<()> {
     let clean = folder.join("root");
-    if !clean.join("usr/lib/systemd/systemd").is_file() {
-        shell::say("making a clean Debian, once");
-        let why = "making a clean root";
-        shell::run(root::command("rm", why)?.args(["--recursive", "--force"]).arg(&clean))?;
-        shell::run(
-            root::command("debootstrap", why)?
-                .args(["--variant=minbase", "--include=iproute2,systemd-sysv", "bookworm"])
-                .arg(&clean),
-        )?;
+    if !trial.goes_on_after(make(&clean))? {
+        return Ok(());
     }
     let inside = |program: &str, args: &[&str]| -> Result<()> {
         let mut chroot = root::command("chroot", "running in a clean root")?;
@@ -45,21 +37,42 @@ pub(crate) fn try_package(folder: &Path, deb: &Path) -> Result<()> {
             .arg("sh")
             .arg(&clean),
     )?;
-    under_systemd(&clean)?;
+    if trial.goes_on_after(containers_start(&clean))? {
+        under_systemd(&clean)?;
+    }
     inside("dpkg", &["--purge", "feature-agent"])?;
     shell::say("the package is installed, runs live and is removed in a clean root");
     Ok(())
 }
 
-/// Runs the tests of the units, each in a machine that systemd-nspawn boots from the root.
-fn under_systemd(clean: &Path) -> Result<()> {
-    root::need("systemd-nspawn", "systemd-container")?;
-    let mut probe = root::command("systemd-nspawn", "booting a clean root")?;
-    probe.args(["--quiet", "--register=no", "--keep-unit", "--directory"]).arg(clean).arg("true");
-    if let Err(error) = shell::run(&mut probe) {
-        shell::say(&format!("the units are not tried, no container can be started here: {error}"));
+/// Makes a Debian with systemd, if it is not there.
+fn make(clean: &Path) -> Result<()> {
+    // debootstrap keeps what it needs in a folder of this name until it is done.
+    if clean.join("usr/lib/systemd/systemd").is_file() && !clean.join("debootstrap").exists() {
         return Ok(());
     }
+    shell::say("making a clean Debian, once");
+    let why = "making a clean root";
+    root::need("debootstrap", "debootstrap")?;
+    // What is there was not finished.
+    shell::run(root::command("rm", why)?.args(["--recursive", "--force"]).arg(clean))?;
+    shell::run(
+        root::command("debootstrap", why)?
+            .args(["--variant=minbase", "--include=iproute2,systemd-sysv", "bookworm"])
+            .arg(clean),
+    )
+}
+
+/// Whether this machine lets a container be started.
+fn containers_start(clean: &Path) -> Result<()> {
+    root::need("systemd-nspawn", "systemd-container")?;
+    let mut probe = root::command("systemd-nspawn", "starting a container")?;
+    probe.args(["--quiet", "--register=no", "--keep-unit", "--volatile=overlay", "--directory"]);
+    shell::run(probe.arg(clean).arg("true"))
+}
+
+/// Runs the tests of the units, each in a machine that systemd-nspawn boots from the root.
+fn under_systemd(clean: &Path) -> Result<()> {
     let mut tests = project::cargo()?;
     tests.args(["test", "--package", "feature-agent-tests", "--test", "systemd"]);
     root::run_programs_of(&mut tests, "testing units")?;

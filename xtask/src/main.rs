@@ -51,7 +51,7 @@ cargo xtask COMMAND
                          libFuzzer, for instance: parse -- -max_total_time=600
   package [--test]       a static program, a .deb, a tarball and an SBOM in target/package;
                          --test: install it in a clean Debian, run it there, and its units under
-                         systemd, as root
+                         systemd, as root; --test-if-possible: as far as this machine lets it
   tidy                   rules no compiler knows: line ends, file sizes, documents
 ";
 

@@ -29,24 +29,57 @@ const GENERATED: [(&str, &str); 5] = [
     ("config", "config.toml"),
 ];
 /// What a tarball holds besides, from the project's root.
-const INCLUDED: [&str; 8] = [
+const INCLUDED: [&str; 10] = [
     "README.md",
     "CHANGELOG.md",
     "LICENSE-APACHE",
     "LICENSE-MIT",
+    "examples/pinned/layout.json",
+    "examples/pinned/windows.py",
     "grafana/feature-agent.json",
     "systemd/feature-agent.service",
     "systemd/feature-agent@.service",
     "systemd/feature-agent.sysusers",
 ];
 
+/// Whether what was made is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// It is not.
+    No,
+    /// It is, and what stands in the way of that is an error.
+    Must,
+    /// It is, where the machine lets it.
+    IfPossible,
+}
+
+impl Trial {
+    /// Whether to go on after a step that takes more than some machines have: in place of an error, a sentence may
+    /// say that the trial ends there.
+    pub(crate) fn goes_on_after(self, step: Result<()>) -> Result<bool> {
+        match step {
+            Err(error) if self == Self::IfPossible => {
+                shell::say(&format!(
+                    "the package is not tried any further on this machine: {error:#}"
+                ));
+                Ok(false)
+            }
+            step => step.map(|()| true),
+        }
+    }
+}
+
 /// Makes everything; with `--test`, installs the .deb in a clean root, and runs program and units there.
 pub(crate) fn package(args: &[String]) -> Result<()> {
-    let test = match args {
-        [] => false,
-        [flag] if flag == "--test" => true,
-        _ => bail!("`package` takes nothing or `--test`"),
+    let trial = match args {
+        [] => Trial::No,
+        [flag] if flag == "--test" => Trial::Must,
+        [flag] if flag == "--test-if-possible" => Trial::IfPossible,
+        _ => bail!("`package` takes nothing, `--test` or `--test-if-possible`"),
     };
+    if !trial.goes_on_after(target())? {
+        return Ok(());
+    }
     deny::deny()?;
     let program = static_program()?;
     let folder = project::target()?.join("package");
@@ -62,17 +95,19 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
         let bytes = fs::metadata(made).with_context(|| format!("no {}", made.display()))?.len();
         shell::say(&format!("{}: {bytes} bytes", made.display()));
     }
-    if test { clean_root::try_package(&folder, &deb) } else { Ok(()) }
+    if trial == Trial::No { Ok(()) } else { clean_root::try_package(&folder, &deb, trial) }
+}
+
+/// Has rustup install what a static program is linked with.
+fn target() -> Result<()> {
+    shell::run(Command::new("rustup").current_dir(project::root()?).args(["target", "add", TARGET]))
+        .with_context(|| {
+            format!("a static program takes the target {TARGET}, which rustup installs")
+        })
 }
 
 /// Builds the program without anything dynamic, and looks whether that is so.
 fn static_program() -> Result<PathBuf> {
-    shell::run(
-        Command::new("rustup").current_dir(project::root()?).args(["target", "add", TARGET]),
-    )
-    .with_context(|| {
-        format!("a static program takes the target {TARGET}, which rustup installs")
-    })?;
     shell::run(project::cargo()?.args(["build", "--release", "--locked"]).args([
         "--package",
         "feature-agent",
