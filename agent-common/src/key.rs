@@ -4,12 +4,18 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::layout::{Layout, Shape, laid_out};
+
 /// An IP address as 16 bytes in network order; IPv4 is stored IPv4-mapped (RFC 4291, 2.5.5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct Address {
     /// The bytes in memory order, as two words.
     words: [u64; 2],
+}
+
+impl Layout for Address {
+    const SHAPE: Shape = <[u8; 16]>::SHAPE;
 }
 
 impl Address {
@@ -107,6 +113,7 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+laid_out! {
 /// {interface, VLAN ids, protocol, (address, port) pair}, the pair ordered jointly as Community ID
 /// version 1 orders it, so that both directions have one key. Numbers are in host byte order, addresses
 /// in network order.
@@ -133,6 +140,7 @@ pub struct FlowKey {
     pub version: u8,
     /// Zero: the kernel hashes every byte.
     pub padding: [u8; 2],
+}
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 48);

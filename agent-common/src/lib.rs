@@ -18,11 +18,13 @@ extern crate std;
 mod barrier;
 pub mod config;
 pub mod counters;
+pub mod entry;
 #[cfg(feature = "finish")]
 pub mod features;
 pub mod filter;
 pub mod flow;
 pub mod key;
+pub mod layout;
 pub mod parse;
 pub mod record;
 pub mod segments;

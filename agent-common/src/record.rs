@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     flow::Summary,
     key::FlowKey,
+    layout::laid_out,
     window::{Extrema, Sums},
 };
 
@@ -77,6 +78,9 @@ pub enum DirectionBy {
 }
 
 impl DirectionBy {
+    /// Every rule.
+    pub const ALL: [Self; 3] = [Self::First, Self::Syn, Self::SynAck];
+
     /// The rule's word in a vector.
     pub const fn name(self) -> &'static str {
         match self {
@@ -87,7 +91,7 @@ impl DirectionBy {
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::First, Self::Syn, Self::SynAck].into_iter().find(|rule| *rule as u8 == code)
+        Self::ALL.into_iter().find(|rule| *rule as u8 == code)
     }
 }
 
@@ -100,6 +104,9 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// Every hook.
+    pub const ALL: [Self; 1] = [Self::Tc];
+
     /// The hook's word in a vector.
     pub const fn name(self) -> &'static str {
         match self {
@@ -108,10 +115,11 @@ impl Hook {
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Tc].into_iter().find(|hook| *hook as u8 == code)
+        Self::ALL.into_iter().find(|hook| *hook as u8 == code)
     }
 }
 
+laid_out! {
 /// One vector in integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -128,6 +136,7 @@ pub struct Record {
     pub reason: u32,
     /// Zero.
     pub padding: u32,
+}
 }
 
 const _: () = assert!(size_of::<Record>() == 376);

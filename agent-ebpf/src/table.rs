@@ -5,7 +5,10 @@
 //! another flow. Hence the rule: under the lock, an entry counts only if it holds the key that was looked
 //! for and is not dead; else look again.
 
+use core::mem::offset_of;
+
 use agent_common::{
+    entry::{self, ALIVE, DEAD, NEW},
     flow::{Arrival, Flow},
     key::FlowKey,
     parse::Headers,
@@ -17,36 +20,23 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-/// Inserted, not begun.
-const NEW: u64 = 0;
-/// Holds a flow.
-const ALIVE: u64 = 1;
-/// About to be deleted.
-const DEAD: u64 = 2;
-
-/// A value of the table.
+/// A value of the table: an [`entry::Entry`], with the kernel's type for the lock.
 #[repr(C)]
 pub(crate) struct Entry {
     lock: bpf_spin_lock,
     padding: u32,
     key: FlowKey,
     flow: Flow,
-    /// Last of all: an insertion copies upwards over a dead entry, which so stays dead until the whole of
-    /// it is written.
     state: u64,
 }
 
-/// An entry as it is inserted: no lock may lie in a per-CPU map.
-#[repr(C)]
-struct Template {
-    lock: u32,
-    padding: u32,
-    key: FlowKey,
-    flow: Flow,
-    state: u64,
-}
-
-const _: () = assert!(size_of::<Entry>() == size_of::<Template>());
+const _: () = {
+    assert!(size_of::<Entry>() == size_of::<entry::Entry>());
+    assert!(offset_of!(Entry, lock) == offset_of!(entry::Entry, lock));
+    assert!(offset_of!(Entry, key) == offset_of!(entry::Entry, key));
+    assert!(offset_of!(Entry, flow) == offset_of!(entry::Entry, flow));
+    assert!(offset_of!(Entry, state) == offset_of!(entry::Entry, state));
+};
 
 /// The size is the loader's (`--max-flows`).
 #[btf_map]
@@ -58,8 +48,8 @@ static FLOWS: HashMap<FlowKey, Entry, 65_536> = HashMap::new();
 /// the packet came, and walks what follows once.
 #[repr(C)]
 pub(crate) struct Passage {
-    /// All zero but the key, which is the packet's.
-    template: Template,
+    /// An entry as it is inserted, since no lock may lie in a per-CPU map: all zero but the key, the packet's.
+    template: entry::Entry,
     /// The packet's headers.
     pub(crate) headers: Headers,
     /// The packet as its flow sees it.
@@ -216,7 +206,7 @@ impl Locked {
 /// An entry begins with its lock.
 #[inline(always)]
 fn lock_of(entry: *mut Entry) -> *mut bpf_spin_lock {
-    const { assert!(core::mem::offset_of!(Entry, lock) == 0) };
+    const { assert!(offset_of!(Entry, lock) == 0) };
     entry.cast()
 }
 

@@ -126,6 +126,10 @@ pub struct SchemaArgs {
     /// How it is printed
     #[arg(long, value_enum, default_value_t)]
     pub format: SchemaFormat,
+
+    /// Print instead how the maps lie in memory that --pin pins, as one JSON object
+    #[arg(long, conflicts_with = "format")]
+    pub layout: bool,
 }
 
 /// How a schema is printed.
@@ -190,6 +194,16 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Service")]
     pub metrics: Option<SocketAddr>,
 
+    /// Pin the flow table in this folder of a bpf file system, such as /sys/fs/bpf/feature-agent, for readers in other
+    /// processes; `feature-agent schema --layout` prints what is in it
+    #[arg(long, value_name = "DIR", help_heading = "Service")]
+    pub pin: Option<PathBuf>,
+
+    /// With --pin, pin the ring as well and leave its records to the process that reads it there: a ring has one
+    /// reader, so this agent then writes no vectors itself
+    #[arg(long, help_heading = "Service")]
+    pub pin_ring: bool,
+
     /// Once everything is open and attached, go on as this user, with no capability but those that attaching
     /// again takes (by TCX: none). Files opened anew later must be this user's to write
     #[arg(long, value_name = "NAME", help_heading = "Service")]
@@ -217,6 +231,8 @@ impl RunArgs {
             output,
             queue,
             metrics,
+            pin,
+            pin_ring,
             user,
             default_output: _,
             config: _,
@@ -231,6 +247,8 @@ impl RunArgs {
             output,
             queue,
             metrics,
+            pin,
+            pin_ring,
             user,
             kernel_log: verbosity.verbose >= 2,
         }

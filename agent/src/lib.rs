@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod filter;
 pub mod generate;
 pub mod interface;
+pub mod layout;
 pub mod line;
 pub mod logging;
 pub mod manager;

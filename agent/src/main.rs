@@ -11,7 +11,7 @@ use clap::{CommandFactory as _, error::ErrorKind};
 use feature_agent::{
     cli::{Cli, Command, SchemaArgs},
     config::{self, Failure},
-    daemon, doctor, generate, logging, replay, schema,
+    daemon, doctor, generate, layout, logging, replay, schema,
     settings::Invalid,
     status,
 };
@@ -83,7 +83,13 @@ fn print(text: &[u8]) -> Result<()> {
 }
 
 fn print_schema(arguments: &SchemaArgs) -> Result<()> {
-    match schema::print(&mut io::stdout().lock(), arguments.format) {
+    let mut out = io::stdout().lock();
+    let printed = if arguments.layout {
+        layout::print(&mut out)
+    } else {
+        schema::print(&mut out, arguments.format)
+    };
+    match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.context("cannot write to standard output"),
     }

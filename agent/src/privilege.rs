@@ -117,6 +117,11 @@ impl Account {
         Ok(Self(user))
     }
 
+    /// Its user and its group.
+    pub fn ids(&self) -> (u32, u32) {
+        (self.0.uid.as_raw(), self.0.gid.as_raw())
+    }
+
     /// Becomes this account for good, in every thread.
     fn become_it(&self) -> Result<()> {
         let User { name, uid, gid, .. } = &self.0;

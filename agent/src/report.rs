@@ -13,6 +13,8 @@ pub struct Report {
     pub counters: Counters,
     /// Vectors taken out of the ring.
     pub taken: u64,
+    /// Whether they were left to another process, which alone knows how many it read.
+    pub ring_is_left: bool,
     /// What became of them, by output.
     pub outputs: Vec<(String, Totals)>,
 }
@@ -46,7 +48,7 @@ impl fmt::Display for Report {
             orphan_fragments,
             clock_backwards,
             flows,
-            vectors: _,
+            vectors,
             ring_full,
         } = self.counters;
         let several = self.outputs.len() > 1;
@@ -57,7 +59,17 @@ impl fmt::Display for Report {
             self.counters.malformed()
         )?;
         let (written, lost) = (self.written(), self.lost());
-        writeln!(f, "vectors: {written} written, {lost} lost; delayed (ring full): {ring_full}")?;
+        if self.ring_is_left {
+            writeln!(
+                f,
+                "vectors: {vectors} left to the ring's reader; delayed (ring full): {ring_full}"
+            )?;
+        } else {
+            writeln!(
+                f,
+                "vectors: {written} written, {lost} lost; delayed (ring full): {ring_full}"
+            )?;
+        }
         for (name, totals) in
             self.outputs.iter().filter(|(_, totals)| several || !totals.is_plain())
         {
@@ -103,7 +115,7 @@ mod tests {
 
     fn report(counters: Counters, outputs: &[(&str, Totals)]) -> Report {
         let outputs = outputs.iter().map(|(name, totals)| ((*name).to_owned(), *totals)).collect();
-        Report { taken: counters.vectors, counters, outputs }
+        Report { taken: counters.vectors, ring_is_left: false, counters, outputs }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod in_kernel;
 pub mod in_replay;
 pub mod inject;
 pub mod lines;
+pub mod machine;
 pub mod mount;
 pub mod nats;
 pub mod netns;

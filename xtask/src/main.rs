@@ -5,6 +5,7 @@
 mod bench;
 mod build_ebpf;
 mod ci;
+mod clean_root;
 mod demo;
 mod deny;
 mod endurance;
@@ -49,7 +50,8 @@ cargo xtask COMMAND
                          a fuzz target until it is stopped, or each for 2 minutes; ARGS go to
                          libFuzzer, for instance: parse -- -max_total_time=600
   package [--test]       a static program, a .deb, a tarball and an SBOM in target/package;
-                         --test: install it in a clean Debian and run it there, as root
+                         --test: install it in a clean Debian, run it there, and its units under
+                         systemd, as root; --test-if-possible: as far as this machine lets it
   tidy                   rules no compiler knows: line ends, file sizes, documents
 ";
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{deny, project, root, sbom, shell, tools::Tool};
+use crate::{clean_root, deny, project, sbom, shell, tools::Tool};
 
 /// The target whose programs need no library of the machine they run on.
 const TARGET: &str = "x86_64-unknown-linux-musl";
@@ -29,24 +29,57 @@ const GENERATED: [(&str, &str); 5] = [
     ("config", "config.toml"),
 ];
 /// What a tarball holds besides, from the project's root.
-const INCLUDED: [&str; 8] = [
+const INCLUDED: [&str; 10] = [
     "README.md",
     "CHANGELOG.md",
     "LICENSE-APACHE",
     "LICENSE-MIT",
+    "examples/pinned/layout.json",
+    "examples/pinned/windows.py",
     "grafana/feature-agent.json",
     "systemd/feature-agent.service",
     "systemd/feature-agent@.service",
     "systemd/feature-agent.sysusers",
 ];
 
-/// Makes everything; with `--test`, installs the .deb in a clean root and runs the program there.
+/// Whether what was made is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// It is not.
+    No,
+    /// It is, and what stands in the way of that is an error.
+    Must,
+    /// It is, where the machine lets it.
+    IfPossible,
+}
+
+impl Trial {
+    /// Whether to go on after a step that takes more than some machines have: in place of an error, a sentence may
+    /// say that the trial ends there.
+    pub(crate) fn goes_on_after(self, step: Result<()>) -> Result<bool> {
+        match step {
+            Err(error) if self == Self::IfPossible => {
+                shell::say(&format!(
+                    "the package is not tried any further on this machine: {error:#}"
+                ));
+                Ok(false)
+            }
+            step => step.map(|()| true),
+        }
+    }
+}
+
+/// Makes everything; with `--test`, installs the .deb in a clean root, and runs program and units there.
 pub(crate) fn package(args: &[String]) -> Result<()> {
-    let test = match args {
-        [] => false,
-        [flag] if flag == "--test" => true,
-        _ => bail!("`package` takes nothing or `--test`"),
+    let trial = match args {
+        [] => Trial::No,
+        [flag] if flag == "--test" => Trial::Must,
+        [flag] if flag == "--test-if-possible" => Trial::IfPossible,
+        _ => bail!("`package` takes nothing, `--test` or `--test-if-possible`"),
     };
+    if !trial.goes_on_after(target())? {
+        return Ok(());
+    }
     deny::deny()?;
     let program = static_program()?;
     let folder = project::target()?.join("package");
@@ -62,14 +95,19 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
         let bytes = fs::metadata(made).with_context(|| format!("no {}", made.display()))?.len();
         shell::say(&format!("{}: {bytes} bytes", made.display()));
     }
-    if test { in_clean_root(&folder, &deb) } else { Ok(()) }
+    if trial == Trial::No { Ok(()) } else { clean_root::try_package(&folder, &deb, trial) }
+}
+
+/// Has rustup install what a static program is linked with.
+fn target() -> Result<()> {
+    shell::run(Command::new("rustup").current_dir(project::root()?).args(["target", "add", TARGET]))
+        .with_context(|| {
+            format!("a static program takes the target {TARGET}, which rustup installs")
+        })
 }
 
 /// Builds the program without anything dynamic, and looks whether that is so.
 fn static_program() -> Result<PathBuf> {
-    shell::run(
-        Command::new("rustup").current_dir(project::root()?).args(["target", "add", TARGET]),
-    )?;
     shell::run(project::cargo()?.args(["build", "--release", "--locked"]).args([
         "--package",
         "feature-agent",
@@ -143,52 +181,3 @@ fn tarball(folder: &Path, program: &Path) -> Result<PathBuf> {
     )?;
     Ok(tarball)
 }
-
-/// Installs the .deb in a Debian that has nothing of this machine, and runs the program there.
-fn in_clean_root(folder: &Path, deb: &Path) -> Result<()> {
-    root::need("debootstrap", "debootstrap")?;
-    let clean = folder.join("root");
-    if !clean.join("usr/bin/dpkg").is_file() {
-        shell::say("making a clean Debian, once");
-        let why = "making a clean root";
-        shell::run(
-            root::command("debootstrap", why)?
-                .args(["--variant=minbase", "--include=iproute2", "bookworm"])
-                .arg(&clean),
-        )?;
-    }
-    let inside = |program: &str, args: &[&str]| -> Result<()> {
-        let mut chroot = root::command("chroot", "running in a clean root")?;
-        shell::run(chroot.arg(&clean).arg(program).args(args))
-    };
-    shell::run(
-        root::command("cp", "filling a clean root")?.arg(deb).arg(clean.join("feature-agent.deb")),
-    )?;
-    inside("dpkg", &["--install", "/feature-agent.deb"])?;
-    inside("feature-agent", &["--version"])?;
-    inside("feature-agent", &["schema", "--format", "json"])?;
-    inside("feature-agent", &["config", "--iface", "lo"])?;
-    inside("test", &["-s", "/usr/share/man/man1/feature-agent.1.gz"])?;
-    inside("id", &["feature-agent"])?;
-    // Live, in a network namespace of its own: it must get ready, see a packet, and end well.
-    shell::run(
-        root::command("unshare", "running the agent in a clean root")?
-            .args(["--net", "--mount", "--pid", "--fork"])
-            .args(["sh", "-c"])
-            .arg(LIVE)
-            .arg("sh")
-            .arg(&clean),
-    )?;
-    inside("dpkg", &["--purge", "feature-agent"])?;
-    shell::say("the package is installed, runs live and is removed in a clean root");
-    Ok(())
-}
-
-/// Watches loopback for two seconds, as the package's own user from attaching on.
-const LIVE: &str = "set -e
-mount -t proc proc \"$1/proc\"; mount -t sysfs sysfs \"$1/sys\"
-ip link set lo up
-chroot \"$1\" timeout --preserve-status 2 feature-agent --iface lo --user feature-agent --output /tmp/v.jsonl &
-sleep 1; (echo hello >/dev/udp/127.0.0.1/9) 2>/dev/null || bash -c 'echo hello >/dev/udp/127.0.0.1/9'
-wait $!
-test -s \"$1/tmp/v.jsonl\"; rm \"$1/tmp/v.jsonl\"";

@@ -15,7 +15,7 @@ use core::net::IpAddr;
 pub use self::{
     community_id::CommunityId,
     envelope::LOST,
-    schema::{SCHEMA_VERSION, SchemaId, schema_id},
+    schema::{SCHEMA_VERSION, SchemaId, fingerprint, schema_id},
 };
 use crate::record::Record;
 

@@ -31,22 +31,29 @@ impl fmt::Display for SchemaId {
 /// The identifier of this build's fields: the first 32 bits of a SHA-1 over each field's name, group,
 /// type, unit, formula and null rule.
 pub fn schema_id() -> SchemaId {
-    let mut hash = Sha1::new();
-    for Field { name, group, kind, unit, formula, null, value: _ } in fields() {
-        for part in [name, group.name(), kind.name(), unit, formula, null] {
-            hash.update(part.as_bytes());
-            hash.update([0]);
-        }
-    }
-    let digest = hash.finalize();
+    let hex = fingerprint(fields().flat_map(|field| {
+        let Field { name, group, kind, unit, formula, null, value: _ } = field;
+        [name, group.name(), kind.name(), unit, formula, null]
+    }));
     let mut text = [0; 24];
-    let (version, hex) = text.split_at_mut(SCHEMA_VERSION.len() + 1);
+    let (version, digits) = text.split_at_mut(SCHEMA_VERSION.len() + 1);
     version[..SCHEMA_VERSION.len()].copy_from_slice(SCHEMA_VERSION.as_bytes());
     version[SCHEMA_VERSION.len()] = b':';
-    for (digit, index) in hex.iter_mut().zip(0..8) {
+    digits.copy_from_slice(&hex);
+    SchemaId { text }
+}
+
+/// The first 32 bits of a SHA-1 over texts, each followed by a zero, as hex digits.
+pub fn fingerprint<'a>(texts: impl Iterator<Item = &'a str>) -> [u8; 8] {
+    let mut hash = Sha1::new();
+    for text in texts {
+        hash.update(text.as_bytes());
+        hash.update([0]);
+    }
+    let digest = hash.finalize();
+    core::array::from_fn(|index| {
         let byte: u8 = digest[index / 2];
         let nibble = if index % 2 == 0 { byte >> 4 } else { byte & 15 };
-        *digit = b"0123456789abcdef"[usize::from(nibble)];
-    }
-    SchemaId { text }
+        b"0123456789abcdef"[usize::from(nibble)]
+    })
 }

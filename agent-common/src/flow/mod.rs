@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     barrier::{clear, copy, opaque, settled},
     config::{LINGER_US, Thresholds},
+    layout::laid_out,
     parse::Headers,
     record::{DirectionBy, Hook, Reason, Record},
     segments::{Segments, tcp},
@@ -18,6 +19,7 @@ use crate::{
 /// `init_window` of a direction that has none.
 pub const NO_WINDOW: u32 = u32::MAX;
 
+laid_out! {
 /// What one direction of a flow has carried since the flow began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -39,9 +41,11 @@ pub struct Totals {
     /// Zero.
     pub padding: [u8; 2],
 }
+}
 
 const _: () = assert!(size_of::<Totals>() == 96);
 
+laid_out! {
 /// What a vector says of the flow beside its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -71,9 +75,11 @@ pub struct Summary {
     /// Zero.
     pub padding: u32,
 }
+}
 
 const _: () = assert!(size_of::<Summary>() == 232);
 
+laid_out! {
 /// A flow's whole state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -88,13 +94,15 @@ pub struct Flow {
     pending: u32,
     /// A [`Reason`] that waits to be emitted, 0 for none: FIN and RST are not forgotten when the ring is full.
     due: u8,
-    /// [`FIN_FWD`], [`FIN_BWD`], [`RESET`].
+    /// By what it is closed, in bits: 1 a FIN from the initiator, 2 a FIN to it, 4 an RST.
     closed: u8,
     /// 1 while a vector waits for room in the ring.
     delayed: u8,
+    /// Zero.
     padding: u8,
     /// Its sliding window.
     pub window: Window,
+}
 }
 
 const _: () = assert!(size_of::<Flow>() == 232 + 24 + 656);

@@ -12,12 +12,14 @@ use self::{
 };
 use crate::{
     barrier::{clear, less, settled},
+    layout::{Layout, Shape, laid_out},
     segments::{Segments, tcp},
 };
 
 /// Slots of the ring, and so the largest window.
 pub const CAPACITY: usize = 64;
 
+laid_out! {
 /// What the window knows in integers; [`crate::features`] finishes it.
 ///
 /// Fields with two entries are by direction: fwd, bwd.
@@ -41,9 +43,11 @@ pub struct Sums {
     /// Packets in the window.
     pub packets: [u32; 2],
 }
+}
 
 const _: () = assert!(size_of::<Sums>() == 72);
 
+laid_out! {
 /// Smallest and largest of the window, found from the ring when a vector is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -57,12 +61,18 @@ pub struct Extrema {
     /// Longest gap in µs; 0 if there is none.
     pub iat_max: u32,
 }
+}
 
 /// A count for each bin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(8))]
 struct Histogram([u8; BINS]);
 
+impl Layout for Histogram {
+    const SHAPE: Shape = <[u8; BINS]>::SHAPE;
+}
+
+laid_out! {
 /// The window of one flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -75,9 +85,11 @@ pub struct Window {
     iat_bins: Histogram,
     /// Where the next packet goes: the oldest packet's slot once the ring is full.
     head: u32,
+    /// Zero.
     padding: u32,
     /// The packets, slots 0..n in use.
     ring: [u64; CAPACITY],
+}
 }
 
 const _: () = assert!(size_of::<Window>() == 72 + 64 + 8 + 512);

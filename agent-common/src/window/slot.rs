@@ -66,3 +66,11 @@ impl Slot {
         (self.0 >> (IAT_BITS + LEN_BITS + 8)) as usize & 1
     }
 }
+
+/// What is in a word: name, place of the lowest bit, bits.
+pub const FIELDS: [(&str, u32, u32); 4] = [
+    ("iat", 0, IAT_BITS),
+    ("len", IAT_BITS, LEN_BITS),
+    ("tcp_flags", IAT_BITS + LEN_BITS, 8),
+    ("direction", IAT_BITS + LEN_BITS + 8, 1),
+];

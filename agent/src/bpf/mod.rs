@@ -4,6 +4,7 @@
 
 mod attach;
 mod clsact;
+mod pin;
 pub mod probe;
 mod self_check;
 mod stats;
@@ -28,7 +29,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use tracing::debug;
 
-pub use self::{attach::Attachment, stats::RunStats, test_run::PacketContext};
+pub use self::{attach::Attachment, pin::Pins, stats::RunStats, test_run::PacketContext};
 
 /// The committed object; `cargo xtask build-ebpf` makes it.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/feature-agent.bpf.o");

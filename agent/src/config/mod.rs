@@ -235,6 +235,13 @@ impl Given {
             Some(cli::Command::Config(run)) => run.as_ref(),
             _ => &self.cli.run,
         };
+        let output_is_given =
+            |option: &Setting| option.name == OUTPUT && option.origin != Origin::Default;
+        if run.pin_ring && self.options.iter().any(output_is_given) {
+            return Err(Invalid::new(
+                "--pin-ring leaves all vectors to the reader of the ring: there are none for --output",
+            ));
+        }
         run.clone().options(self.cli.verbosity).check()
     }
 }

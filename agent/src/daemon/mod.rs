@@ -37,6 +37,7 @@ use self::{
 use crate::bpf;
 use crate::{
     config::{Given, Setting},
+    layout::layout_id,
     manager::Manager,
     privilege::{self, Account},
     readable::Readable,
@@ -68,6 +69,7 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
         let account = settings.user.as_deref().map(Account::find).transpose()?;
         // Early, since a busy port is soon told.
         let observer = Observer::start(settings.metrics)?;
+        let mut pins = settings.pin.as_deref().map(bpf::Pins::take).transpose()?;
         let outputs = Outputs::start(&settings.outputs)?;
         let signals = Signals::new()?;
 
@@ -98,12 +100,12 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
         }
         daemon.pump.source.prove_running()?;
         daemon.observer.programs = Some(daemon.pump.source.run_stats());
+        if let Some(pins) = &mut pins {
+            let (ring, owner) = (daemon.settings.pin_ring, account.as_ref().map(Account::ids));
+            daemon.pump.source.pin(pins, ring, &layout_id(), owner)?;
+        }
         privilege::reduce(account.as_ref(), daemon.attached.has_filters())?;
-        info!(
-            "ready: watching {}, vectors to {}",
-            daemon.wanted(),
-            daemon.settings.outputs.names()
-        );
+        info!("ready: watching {}, vectors to {}", daemon.wanted(), daemon.settings.destination());
         daemon.manager.ready(&format!("watching {}", daemon.wanted()));
         Box::pin(daemon.run()).await
     })
@@ -151,7 +153,8 @@ impl Daemon<'_> {
 
     /// Everything between ready and stop.
     async fn serve(&mut self) -> Result<Stop> {
-        let readable = Readable::new(self.pump.source.ring_fd());
+        let fd = self.pump.reads_ring().then(|| self.pump.source.ring_fd());
+        let readable = fd.map(Readable::new).transpose();
         let readable = readable.context("cannot wait for the ring buffer")?;
         let mut poll = ticker(self.settings.poll);
         let mut drain = self.settings.latency.drain_every().map(ticker);
@@ -179,7 +182,7 @@ impl Daemon<'_> {
                 }
                 _ = status.tick() => self.pump.show_status()?,
                 () = tick(&mut drain), if ring == Ring::Empty => ring = self.pump.drain()?,
-                ready = readable.ready(), if ring == Ring::Empty => {
+                ready = ready(readable.as_ref()), if ring == Ring::Empty => {
                     ready.context("cannot wait for the ring buffer")?;
                     ring = self.pump.drain()?;
                 }
@@ -249,6 +252,7 @@ impl Daemon<'_> {
         let report = Report {
             counters: self.pump.source.counters()?,
             taken: self.pump.outputs.taken(),
+            ring_is_left: !self.pump.reads_ring(),
             outputs: outputs.iter().map(|end| (end.name.clone(), end.totals)).collect(),
         };
         if !self.quiet {
@@ -301,6 +305,14 @@ async fn tick(ticker: &mut Option<Interval>) {
         Some(ticker) => {
             ticker.tick().await;
         }
+        None => pending().await,
+    }
+}
+
+/// Waits until a ring is readable that is this process's to read.
+async fn ready(ring: Option<&Readable>) -> io::Result<()> {
+    match ring {
+        Some(ring) => ring.ready().await,
         None => pending().await,
     }
 }

@@ -71,7 +71,9 @@ impl Observer {
             counters,
             flows: pump.flows,
             max_flows: settings.max_flows.into(),
-            ring_used: counters.vectors.saturating_sub(pump.outputs.taken()) * IN_RING,
+            ring_used: pump
+                .reads_ring()
+                .then(|| counters.vectors.saturating_sub(pump.outputs.taken()) * IN_RING),
             ring_size: settings.ring_bytes.into(),
             interfaces: settings.interfaces.iter().map(watched).collect(),
             outputs: pump.output_stats(),

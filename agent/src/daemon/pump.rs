@@ -70,6 +70,8 @@ pub(super) struct Pump<S> {
     clock: Clock,
     request: SweepRequest,
     max_flows: u64,
+    /// Whether another process reads the ring: then no record comes this way.
+    ring_is_left: bool,
     /// Flows in the table after the last sweep.
     pub(super) flows: u64,
     /// Flows that had begun before the last sweep.
@@ -90,12 +92,18 @@ impl<S: Source> Pump<S> {
             clock: Clock::new(),
             request: SweepRequest::ordinary(settings.config.idle_timeout_us),
             max_flows: settings.max_flows.into(),
+            ring_is_left: settings.pin_ring,
             flows: 0,
             begun: 0,
             crowded: false,
             gone: Vec::new(),
             status,
         }
+    }
+
+    /// Whether the ring is this process's to read.
+    pub(super) fn reads_ring(&self) -> bool {
+        !self.ring_is_left
     }
 
     /// Whether the last sweep left nothing in the table and nothing has come since: on a silent host a walk
@@ -163,6 +171,9 @@ impl<S: Source> Pump<S> {
 
     /// Takes records out of the ring for as long as no output asks to wait.
     pub(super) fn drain(&mut self) -> Result<Ring> {
+        if self.ring_is_left {
+            return Ok(Ring::Empty);
+        }
         for _ in 0..TURN {
             if !self.outputs.has_room() {
                 return Ok(Ring::NoRoom);
@@ -203,8 +214,9 @@ impl<S: Source> Pump<S> {
 
     /// How far it is, in three numbers.
     pub(super) fn progress(&self) -> Result<Progress> {
-        let packets = self.source.counters()?.seen;
-        Ok(Progress { packets, flows: self.flows, vectors: self.outputs.sent() })
+        let Counters { seen: packets, vectors: made, .. } = self.source.counters()?;
+        let vectors = if self.ring_is_left { made } else { self.outputs.sent() };
+        Ok(Progress { packets, flows: self.flows, vectors })
     }
 
     /// Every flow emits its last vector, and the ring is emptied. An output that takes nothing for as long
@@ -220,7 +232,16 @@ impl<S: Source> Pump<S> {
                 return Ok(());
             }
             idle = if report.ended == 0 { idle + 1 } else { 0 };
-            if idle > IDLE_SWEEPS {
+            if self.ring_is_left && report.waiting > 0 {
+                if idle > IDLE_SWEEPS {
+                    bail!(
+                        "the reader of the ring took nothing for {patience:?}: {} flows did not get their \
+                         last vector out",
+                        report.waiting
+                    );
+                }
+                tokio::time::sleep(patience / IDLE_SWEEPS as u32).await;
+            } else if idle > IDLE_SWEEPS {
                 bail!("{} flows do not leave the table: an error in the agent", report.flows);
             }
         }

@@ -145,7 +145,7 @@ pub const METRICS: &[Metric] = &[
         one(s.counters.ring_full)
     }),
     bytes_gauge("ring_used", "Vectors in the ring that the agent has not taken out yet", |s| {
-        one(s.ring_used)
+        s.ring_used.into_iter().flat_map(one).collect()
     }),
     bytes_gauge("ring_size", "Bytes that the ring holds: --ring-size", |s| one(s.ring_size)),
     counter("output_vectors_sent", "Vectors that got out, by output", |s| {

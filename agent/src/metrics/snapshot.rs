@@ -25,8 +25,8 @@ pub struct Snapshot {
     pub flows: u64,
     /// Flows that the table holds at most.
     pub max_flows: u64,
-    /// Bytes of records in the ring that the agent has not taken out.
-    pub ring_used: u64,
+    /// Bytes of records in the ring that the agent has not taken out; `None` where another process does.
+    pub ring_used: Option<u64>,
     /// Bytes that the ring holds.
     pub ring_size: u64,
     /// The watched interfaces, and whether programs are attached to each.

@@ -37,7 +37,7 @@ fn snapshot() -> Snapshot {
         },
         flows: 3,
         max_flows: 10,
-        ring_used: 376,
+        ring_used: Some(376),
         ring_size: 8 << 20,
         interfaces: vec![("eth0".into(), true), ("wg0".into(), false)],
         outputs: vec![output],

@@ -98,6 +98,10 @@ pub struct Options {
     pub queue: QueueArgs,
     /// `--metrics`.
     pub metrics: Option<SocketAddr>,
+    /// `--pin`.
+    pub pin: Option<PathBuf>,
+    /// `--pin-ring`.
+    pub pin_ring: bool,
     /// `--user`.
     pub user: Option<String>,
     /// Whether the kernel program says why it rejects packets (`-vv`).
@@ -175,6 +179,10 @@ pub struct Settings {
     pub outputs: Plan,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Where maps are pinned.
+    pub pin: Option<PathBuf>,
+    /// Whether the ring is among them, and its records are left to another process.
+    pub pin_ring: bool,
     /// As whom the agent goes on once it runs.
     pub user: Option<String>,
     /// Whether the kernel program says why it rejects packets.
@@ -182,6 +190,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Where vectors go, for people.
+    pub fn destination(&self) -> String {
+        match &self.pin {
+            Some(folder) if self.pin_ring => format!("the reader of {}/records", folder.display()),
+            _ => self.outputs.names(),
+        }
+    }
+
     /// Bytes of kernel memory that flow table and ring take, which count to the agent's control group.
     pub fn kernel_bytes(&self) -> u64 {
         u64::from(self.max_flows) * BYTES_PER_FLOW + u64::from(self.ring_bytes)
@@ -212,6 +228,13 @@ impl Options {
     pub fn check(self) -> Result<Settings, Invalid> {
         let ring_bytes = ring_bytes(self.ring_size)?;
         let flows = self.flows.check()?;
+        let mut outputs = self.output.check(self.queue)?;
+        if self.pin_ring {
+            if self.pin.is_none() {
+                return Err(Invalid("--pin-ring is about what --pin pins: name a folder".into()));
+            }
+            outputs.targets.clear();
+        }
         let wakeup_bytes = self.latency.wakeup_bytes(ring_bytes);
         Ok(Settings {
             interfaces: once_each(self.interfaces)?,
@@ -223,8 +246,10 @@ impl Options {
             max_flows: flows.max_flows,
             ring_bytes,
             latency: self.latency,
-            outputs: self.output.check(self.queue)?,
+            outputs,
             metrics: self.metrics,
+            pin: self.pin,
+            pin_ring: self.pin_ring,
             user: self.user,
             kernel_log: self.kernel_log,
         })
@@ -289,6 +314,8 @@ pub(crate) mod tests {
             },
             queue: QueueArgs::default(),
             metrics: None,
+            pin: None,
+            pin_ring: false,
             user: None,
             kernel_log: false,
         }
@@ -348,6 +375,15 @@ pub(crate) mod tests {
         assert_eq!(wakeup(Latency::Low), 0);
         assert_eq!(wakeup(Latency::Balanced), 1 << 20);
         assert_eq!(wakeup(Latency::Bulk), 2 << 20);
+    }
+
+    #[test]
+    fn a_ring_left_to_its_reader_leaves_no_output() {
+        assert!(refusal(|o| o.pin_ring = true).starts_with("--pin-ring is about what --pin pins"));
+        let pin = Some("/sys/fs/bpf/x".into());
+        let settings = Options { pin, pin_ring: true, ..options() }.check().expect("valid");
+        assert!(settings.outputs.targets.is_empty());
+        assert_eq!(settings.destination(), "the reader of /sys/fs/bpf/x/records");
     }
 
     #[test]

@@ -212,9 +212,9 @@ impl Outputs {
         }
     }
 
-    /// Whether no output takes vectors any more.
+    /// Whether there were outputs, and none takes vectors any more.
     pub fn has_ended(&self) -> bool {
-        self.lanes.iter().all(Lane::has_ended)
+        !self.lanes.is_empty() && self.lanes.iter().all(Lane::has_ended)
     }
 
     /// Looks for consumers that have gone: also with nothing to write.
