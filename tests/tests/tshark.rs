@@ -84,10 +84,7 @@ const OTHER_VERSION: &str = "the link type says IPv4, the packet IPv6, or the ot
 const BIG_TCP: &str = "an IPv6 length of 0, longer than such a field can say (BIG TCP); tshark 4.0 does not look for \
                        ports behind it";
 
-const JUMBO: &str = "an IPv6 packet of over 64 KiB, kept as one; the agent leaves out the option that says so, which Linux \
-                     takes out when it cuts";
-
-const EXCEPTIONS: [Exception; 10] = [
+const EXCEPTIONS: [Exception; 7] = [
     Exception {
         file: "tcpdump/LINKTYPE_IPV4_invalid.pcap",
         why: OTHER_VERSION,
@@ -138,24 +135,6 @@ const EXCEPTIONS: [Exception; 10] = [
         on: &[
             "tcp [2604:1380:4091:ce00::b]:43267 > [2604:1380:4091:ce00::d]:41219: 1/80040, not 0/0",
         ],
-    },
-    Exception {
-        file: "tcpdump/bigtcp-ipv6-hbh.pcap",
-        why: JUMBO,
-        on: &[
-            "2604:1380:4091:ce00::d > 2604:1380:4091:ce00::b: 1/80072, not 1/80080",
-            "tcp [2604:1380:4091:ce00::d]:41851 > [2604:1380:4091:ce00::b]:43913: 1/80072, not 1/80080",
-        ],
-    },
-    Exception {
-        file: "tcpdump/ipv6_jumbogram_1.pcap",
-        why: JUMBO,
-        on: &["2200::244:212:3fff:feae:22f7 > 2200::240:2:0:0:4: 1/65568, not 1/65576"],
-    },
-    Exception {
-        file: "tcpdump/ipv6_jumbogram_invalid_length.pcap",
-        why: JUMBO,
-        on: &["2200::244:212:3fff:feae:22f7 > 2200::240:2:0:0:4: 1/65568, not 1/65576"],
     },
 ];
 

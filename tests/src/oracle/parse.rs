@@ -286,8 +286,8 @@ fn ipv6(frame: &Frame, l3: usize, there: usize, gso: bool) -> Result<Ip, Reason>
     if len > there {
         return Err(Reason::BadIpLength);
     }
-    // The jumbo option of a super-packet, which Linux puts in and takes out again.
-    let own_option = gso && payload == 0 && header[6] == 0 && {
+    // The jumbo option of a super-packet that is cut, which Linux puts in and takes out again.
+    let own_option = gso && frame.gso_size != 0xffff && payload == 0 && header[6] == 0 && {
         let option = frame.data.get(l3 + 40..l3 + 44);
         option.is_some_and(|option| option[1..3] == [0, 0xc2])
     };
