@@ -1,13 +1,45 @@
 //! What is attached to an interface, as the kernel tells.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
-use aya::programs::{SchedClassifier, tc::TcAttachType};
+use aya::{
+    programs::{SchedClassifier, tc::TcAttachType},
+    util::KernelVersion,
+};
 
 use crate::netns::Netns;
 
-/// Programs attached to both sides of an interface by TCX.
+/// The first kernel with TCX.
+const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
+
+/// Whether there is TCX. A kernel that is new enough must have it: without, this panics.
+pub fn has_tcx() -> bool {
+    let answer = SchedClassifier::query_tcx("lo", TcAttachType::Ingress);
+    let kernel = KernelVersion::current().expect("the kernel's version");
+    assert_eq!(answer.is_ok(), kernel >= TCX_SINCE, "TCX on {kernel:?}: {answer:?}");
+    answer.is_ok()
+}
+
+/// True where there is TCX. Otherwise the kernel is older than that, and this says so in one line.
+pub fn has_tcx_or_say(test: &str) -> bool {
+    let there = has_tcx();
+    if !there {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+        eprintln!("{test}: not run, Linux {} is older than TCX (6.6)", release.trim());
+    }
+    there
+}
+
+/// Programs attached to both sides of an interface, by TCX or as filters.
+pub fn programs(ns: &Netns, interface: &str) -> usize {
+    tcx_programs(ns, interface) + tc_filters(ns, interface).len()
+}
+
+/// Programs attached to both sides of an interface by TCX; none where there is no TCX.
 pub fn tcx_programs(ns: &Netns, interface: &str) -> usize {
+    if !has_tcx() {
+        return 0;
+    }
     ns.run(|| {
         [TcAttachType::Ingress, TcAttachType::Egress]
             .into_iter()

@@ -91,8 +91,10 @@ pub fn send_super_packet(ns: &Netns, interface: &str, frame: &[u8], gso_size: u1
     });
 }
 
-/// Waits until `done` holds, at most `limit`; false when it never did.
+/// Waits until `done` holds, at most `limit`; false when it never did. On an emulated processor, which may have to share
+/// a real one, things may take longer.
 pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let limit = if sys::is_emulated() { limit * 10 } else { limit };
     let start = Instant::now();
     loop {
         if done() {

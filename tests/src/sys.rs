@@ -37,6 +37,11 @@ pub fn is_there_or_say(test: &str, program: &str) -> bool {
     is_there
 }
 
+/// True in a guest of `cargo xtask vm`.
+pub fn is_emulated() -> bool {
+    std::env::var_os("FEATURE_AGENT_KERNEL").is_some()
+}
+
 /// Binds the calling thread, and what it starts from now on, to one processor.
 pub fn pin_to_cpu(cpu: usize) {
     let mut set = CpuSet::new();

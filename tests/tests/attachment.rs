@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::UdpSocket, thread::sleep, time::Duration};
 
 use feature_agent_tests::{
     agent::{Agent, Builder, Outcome, binary},
-    attached::{attach_ipv6_dropper, tc_filters, tcx_programs},
+    attached::{attach_ipv6_dropper, has_tcx_or_say, programs, tc_filters, tcx_programs},
     capture::{Capture, Sides},
     compare::{Options, compare},
     craft::{self, C_TAG, IPV4, IPV6, V4},
@@ -37,7 +37,11 @@ fn two_agents_side_by_side_see_the_same() {
     if !is_root_or_say("two_agents_side_by_side_see_the_same") {
         return;
     }
-    for (first, second) in [("tcx", "tcx"), ("clsact", "clsact"), ("tcx", "clsact")] {
+    let name = "two_agents_side_by_side_see_the_same";
+    for (first, second) in [("clsact", "clsact"), ("tcx", "tcx"), ("tcx", "clsact")] {
+        if first == "tcx" && !has_tcx_or_say(name) {
+            break;
+        }
         let pair = Pair::bare(CABLE_MTU);
         let frames = mixed_frames(21, 10_000);
         let capture = Capture::start(&pair.near, NEAR_IF, Sides::Both);
@@ -138,7 +142,8 @@ fn a_bridge_and_its_ports_are_places_of_their_own() {
 
 #[test]
 fn kill_leaves_nothing_attached_under_tcx() {
-    if !is_root_or_say("kill_leaves_nothing_attached_under_tcx") {
+    let name = "kill_leaves_nothing_attached_under_tcx";
+    if !is_root_or_say(name) || !has_tcx_or_say(name) {
         return;
     }
     let pair = Pair::bare(CABLE_MTU);
@@ -198,7 +203,10 @@ fn other_programs_still_run() {
     if !is_root_or_say("other_programs_still_run") {
         return;
     }
-    for attach in ["tcx", "clsact"] {
+    for attach in ["clsact", "tcx"] {
+        if attach == "tcx" && !has_tcx_or_say("other_programs_still_run") {
+            break;
+        }
         let pair = Pair::new();
         pair.enable_ipv6();
         attach_ipv6_dropper(&pair.near, NEAR_IF);
@@ -229,7 +237,10 @@ fn the_agent_changes_no_traffic() {
     let pair = Pair::bare(CABLE_MTU);
     let frames = mixed_frames(23, 5_000);
     let mut arrived = Vec::new();
-    for attach in [None, Some("tcx"), Some("clsact")] {
+    for attach in [None, Some("clsact"), Some("tcx")] {
+        if attach == Some("tcx") && !has_tcx_or_say("the_agent_changes_no_traffic") {
+            break;
+        }
         let agent = attach.map(|attach| start(&pair, attach));
         let capture = Capture::start(&pair.far, FAR_IF, Sides::Ingress);
         inject::send(&pair.near, NEAR_IF, &frames, Pace::FullSpeed);
@@ -240,8 +251,9 @@ fn the_agent_changes_no_traffic() {
         arrived.push(seen);
     }
     assert!(arrived[0].len() > 4_900);
-    assert!(arrived[0] == arrived[1], "TCX changed the traffic");
-    assert!(arrived[0] == arrived[2], "clsact changed the traffic");
+    for (way, seen) in ["clsact", "TCX"].iter().zip(&arrived[1..]) {
+        assert!(arrived[0] == *seen, "{way} changed the traffic");
+    }
 }
 
 #[test]
@@ -265,7 +277,7 @@ fn an_interface_that_goes_and_comes_back_is_watched_again() {
     );
     assert!(!agent.has_ended(), "it gave up:\n{}", agent.stderr());
     pair.connect(CABLE_MTU);
-    let again = wait_until(Duration::from_secs(5), || tcx_programs(&pair.near, NEAR_IF) == 2);
+    let again = wait_until(Duration::from_secs(5), || programs(&pair.near, NEAR_IF) == 2);
     assert!(again, "not attached to the new interface; it said:\n{}", agent.stderr());
     sleep(Duration::from_millis(300));
     inject::send(&pair.far, FAR_IF, &vec![frame; 7], Pace::FullSpeed);

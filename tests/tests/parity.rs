@@ -174,6 +174,18 @@ fn generated_in_a_table_too_small() {
 }
 
 #[test]
+fn a_short_capture_of_every_kind() {
+    if !is_root_or_say("a_short_capture_of_every_kind") {
+        return;
+    }
+    let Capture { interfaces, packets } = awkward::capture(12, 400);
+    let capture = Temporary::new("short", &pcap::pcapng_of(&interfaces, &packets));
+    for (what, settings) in [("talkative", talkative()), ("decap", decap())] {
+        report(what, &Parity::new(&settings, true).run(&[capture.path().to_owned()]));
+    }
+}
+
+#[test]
 fn real_captures_one_by_one_give_the_kernels_lines() {
     let name = "real_captures_one_by_one_give_the_kernels_lines";
     if !is_root_or_say(name) {

@@ -21,6 +21,7 @@ mod test;
 mod tidy;
 mod tools;
 mod unpacked;
+mod vm;
 
 use std::{env, process::ExitCode};
 
@@ -34,8 +35,9 @@ cargo xtask COMMAND
                          ARGS replace `--iface NAME`, for instance: -- --iface eth1 --window 32
   demo [-- ARGS]         15 s of real traffic between two network namespaces, and the agent on it;
                          ARGS go to the agent, for instance: -- --window 16 --shape array
-  test [-- ARGS]         every test, those on the real kernel as root; ARGS go to the test programs,
-                         for instance: -- --test-threads 1 tcp_bulk
+  test [-- ARGS]         every test, those on the real kernel as root, and beside them what `vm` does; ARGS go
+                         to the test programs (and no other kernels are tested), for instance:
+                         -- --test-threads 1 tcp_bulk
   bench [--quick] [--json FILE] [FILTER]
                          what a packet, a flow, a vector and the daemon cost, in 2 minutes, as root;
                          FILTER: only rows or sections with this in their name; --quick: each once;
@@ -52,6 +54,10 @@ cargo xtask COMMAND
   package [--test]       a static program, a .deb, a tarball and an SBOM in target/package;
                          --test: install it in a clean Debian, run it there, and its units under
                          systemd, as root; --test-if-possible: as far as this machine lets it
+  vm [--all] [KERNEL…] [-- TEST…]
+                         the tests on the real kernel, in virtual machines with Linux 6.1 and 6.12, or with
+                         those named; --all: also 6.18, the newest, and 5.10, which is refused; TEST: only
+                         those with this in their name
   tidy                   rules no compiler knows: line ends, file sizes, documents
 ";
 
@@ -91,6 +97,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "run" => run::run(after_dashes(command, rest)?),
         "test" => test::test(after_dashes(command, rest)?),
         "tidy" => no_arguments(command, rest).and_then(|()| tidy::tidy()),
+        "vm" => vm::vm(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

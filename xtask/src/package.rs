@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{clean_root, deny, project, sbom, shell, tools::Tool};
 
 /// The target whose programs need no library of the machine they run on.
-const TARGET: &str = "x86_64-unknown-linux-musl";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The maker of the .deb.
 const CARGO_DEB: Tool = Tool {
     name: "cargo-deb",
@@ -102,7 +102,7 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
 }
 
 /// Has rustup install what a static program is linked with.
-fn target() -> Result<()> {
+pub(crate) fn target() -> Result<()> {
     shell::run(Command::new("rustup").current_dir(project::root()?).args(["target", "add", TARGET]))
         .with_context(|| {
             format!("a static program takes the target {TARGET}, which rustup installs")

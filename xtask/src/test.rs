@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{build_ebpf, project, root, shell, unpacked};
+use crate::{build_ebpf, project, root, shell, unpacked, vm};
 
 /// The package whose tests load programs into the kernel and make network namespaces.
 const KERNEL_TESTS: &str = "feature-agent-tests";
@@ -14,6 +14,8 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     for program in ["tshark", "tcpdump"] {
         root::want(program, program);
     }
+    // Who asks for some tests does not ask for all kernels.
+    let guests = if args.is_empty() { vm::Background::start() } else { None };
     let mut ordinary = project::cargo()?;
     ordinary.args(["test", "--no-fail-fast", "--workspace"]);
     ordinary.args(["--exclude", build_ebpf::PACKAGE, "--exclude", KERNEL_TESTS]);
@@ -21,8 +23,9 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     kernel.args(["test", "--no-fail-fast", "--package", KERNEL_TESTS]);
     kernel.env("NATS_SERVER", unpacked::need("nats-server", "nats-server")?);
     root::run_programs_of(&mut kernel, "testing on the real kernel")?;
-    // Both, whatever the first says: one failure should not hide another.
+    // All, whatever the first says: one failure should not hide another.
     let first = shell::run(ordinary.arg("--").args(args));
     let second = shell::run(kernel.arg("--").args(args));
-    first.and(second)
+    let third = guests.map_or(Ok(()), vm::Background::finish);
+    first.and(second).and(third)
 }
