@@ -61,6 +61,8 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
 
 /// Builds the program without anything dynamic, and looks whether that is so.
 fn static_program() -> Result<PathBuf> {
+    // A part of the cryptography behind TLS is C.
+    root::need("musl-gcc", "musl-tools")?;
     shell::run(
         Command::new("rustup").current_dir(project::root()?).args(["target", "add", TARGET]),
     )?;

@@ -12,6 +12,8 @@ mod batch;
 mod blocking;
 mod counts;
 mod file;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod nats;
 mod outputs;
 mod queue;

@@ -306,6 +306,12 @@ impl Lane {
                 return Ok(lane);
             }
             Target::Nats { remote, tls } => Box::new(NatsSink::new(remote, *tls, form, counts)),
+            #[cfg(feature = "kafka")]
+            Target::Kafka(remote) => {
+                // A broker that leads a partition may be replaced within that.
+                let limit = Duration::from_mins(1);
+                Box::new(super::kafka::KafkaSink::new(remote, form, counts, limit))
+            }
         };
         lane.run(sink, patience)
     }

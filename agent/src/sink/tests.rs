@@ -2,6 +2,8 @@
 //! told about.
 
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod queue;
 mod sockets;
 mod streams;
