@@ -38,9 +38,12 @@ pub(super) struct KafkaSink {
     looked: Instant,
 }
 
-/// Delivery reports: the message's number, and why it was not delivered.
+/// A message's number, and why it was not delivered, if it was not.
+type Report = (usize, Option<KafkaError>);
+
+/// Delivery reports that nobody has looked at.
 #[derive(Default)]
-struct Reports(Mutex<Vec<(usize, Option<KafkaError>)>>);
+struct Reports(Mutex<Vec<Report>>);
 
 impl ClientContext for Reports {}
 
@@ -54,7 +57,7 @@ impl ProducerContext for Reports {
 }
 
 impl Reports {
-    fn take(&self) -> Vec<(usize, Option<KafkaError>)> {
+    fn take(&self) -> Vec<Report> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -72,7 +75,7 @@ impl KafkaSink {
     }
 
     /// Sends the vectors in hand; returns what each tells as lost before it, and those that were refused at once.
-    fn send(&mut self, hand: &mut Hand) -> Result<(Vec<u64>, Vec<(usize, Option<KafkaError>)>)> {
+    fn send(&mut self, hand: &mut Hand) -> Result<(Vec<u64>, Vec<Report>)> {
         let Self { producer, names, form, untold, .. } = self;
         let producer = producer.as_ref().context("not connected")?;
         hand.lost_before(0, std::mem::take(untold));

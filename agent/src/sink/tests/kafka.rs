@@ -125,6 +125,7 @@ fn the_brokers_are_known() {
     let mut found: Vec<String> = found.iter().map(ToString::to_string).collect();
     let mut expected: Vec<String> =
         cluster.bootstrap_servers().split(',').map(str::to_owned).collect();
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
 }
