@@ -58,7 +58,10 @@ fn targets(verbosity: Verbosity) -> Targets {
         .with_target(env!("CARGO_CRATE_NAME"), ours)
         .with_target(KERNEL_PROGRAM, kernel)
         // What goes wrong there is told by whom it concerns.
-        .with_target("async_nats", if verbose >= 2 { others } else { LevelFilter::OFF })
+        .with_targets(
+            ["async_nats", "librdkafka", "rdkafka"]
+                .map(|library| (library, if verbose >= 2 { others } else { LevelFilter::OFF })),
+        )
 }
 
 /// Where a message is written: where the status line stood, if one did.

@@ -1,6 +1,7 @@
 //! A real nats-server, and a client of few lines that shares nothing with the agent's.
 
 use std::{
+    collections::HashMap,
     env, fs,
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -302,4 +303,20 @@ impl Collector {
         }
         std::mem::take(&mut self.messages.lock().expect("no one panics"))
     }
+}
+
+/// Each message once: one that was sent again has the same id, and says the same.
+pub fn once_each(messages: Vec<Message>) -> Vec<Vec<u8>> {
+    let mut by_id: HashMap<String, Vec<u8>> = HashMap::new();
+    let mut order = Vec::new();
+    for Message { id, payload, .. } in messages {
+        let id = id.expect("an id");
+        if let Some(first) = by_id.get(&id) {
+            assert_eq!(first, &payload, "the same id");
+        } else {
+            by_id.insert(id, payload.clone());
+            order.push(payload);
+        }
+    }
+    order
 }

@@ -1,13 +1,13 @@
 //! Vectors to a real nats-server that is killed, stopped, cut off and started again: each arrives, or is counted and
 //! told about.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use feature_agent::sink::{Ending, Format, OnFull, Outputs, Plan, SinkReport, Totals};
 use feature_agent_tests::{
     gate::Gate,
     inject::wait_until,
-    nats::{Collector, Message, NatsServer},
+    nats::{Collector, NatsServer, once_each},
     vectors::{Tally, Vectors, number_and_lost, run},
 };
 use nix::sys::signal::Signal;
@@ -40,22 +40,6 @@ fn assert_complete(outputs: &mut Outputs) -> Totals {
     assert!(matches!(ending, Ending::Complete), "{ending}: {totals}");
     assert_eq!(totals.offered, totals.sent + totals.dropped);
     totals
-}
-
-/// Each message once: one that was sent again has the same id, and says the same.
-fn once_each(messages: Vec<Message>) -> Vec<Vec<u8>> {
-    let mut by_id: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let mut order = Vec::new();
-    for Message { id, payload, .. } in messages {
-        let id = id.expect("an id");
-        if let Some(first) = by_id.get(&id) {
-            assert_eq!(first, &payload, "the same id");
-        } else {
-            by_id.insert(id, payload.clone());
-            order.push(payload);
-        }
-    }
-    order
 }
 
 fn tally(payloads: &[Vec<u8>]) -> Tally {

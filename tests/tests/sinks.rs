@@ -12,12 +12,13 @@ use std::{
 
 use feature_agent_tests::{
     agent::{Agent, Outcome},
-    consumers::{assert_part_of, output_counts},
+    consumers::{Missed, assert_part_of, output_counts},
+    gate::Gate,
     generate::{CABLE_MTU, mixed_frames},
     inject::{self, Pace, wait_until},
     lines::{Line, parse_all},
     mount::Tmpfs,
-    nats::{Collector, NatsServer},
+    nats::{Collector, NatsServer, once_each},
     netns::{FAR_IF, FAR_IP, NEAR_IF, Pair},
     scenario::assert_conserved,
     sys::is_root_or_say,
@@ -210,4 +211,77 @@ fn the_agents_own_stream_is_no_traffic() {
     assert!(messages.iter().all(|message| message.subject == format!("features.{NEAR_IF}")));
     let lines = messages.iter().map(|message| String::from_utf8_lossy(&message.payload));
     assert!(lines.eq(all.iter().map(|line| line.raw.as_str())), "the same lines");
+}
+
+#[test]
+fn consumers_of_each_kind_are_killed_stopped_and_slowed() {
+    if !is_root_or_say("consumers_of_each_kind_are_killed_stopped_and_slowed") {
+        return;
+    }
+    let pair = Pair::bare(CABLE_MTU);
+    let mut server = NatsServer::start_in(&pair.near, "127.0.0.1:4222", "");
+    let collector = pair.near.run(|| Collector::start(&server, "x"));
+    let gate = pair.near.run(|| Gate::to(server.address()));
+    let nats = format!("nats://{}/x", gate.address());
+    let disk = Tmpfs::new(256 << 20);
+    let (file, socket) = (disk.path().join("vectors.jsonl"), disk.path().join("features.sock"));
+    let (path, listening) = (file.display().to_string(), format!("unix:{}", socket.display()));
+    let outputs = [&path, "-", &listening, &nats].map(|output| ["--output", output]).concat();
+    let queues = ["--queue", "3000", "--on-full", "drop-oldest"];
+    let agent = start(&pair, &[&outputs[..], &queues].concat());
+    let connect = || UnixStream::connect(&socket).expect("connected");
+    let fast = consume(connect(), Duration::ZERO);
+    let (stopped, dying) = (connect(), connect());
+    let some = |seed| {
+        for part in mixed_frames(seed, 4000).chunks(100) {
+            inject::send(&pair.far, FAR_IF, part, Pace::FullSpeed);
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    some(61);
+    agent.pause_stdout();
+    gate.hold();
+    some(62);
+    drop(dying);
+    gate.shut();
+    some(63);
+    some(64);
+    let noticed = wait_until(PATIENCE, || agent.stderr().contains("nats://127.0.0.1"));
+    assert!(noticed, "{}", agent.stderr());
+    agent.resume_stdout();
+    gate.open();
+    some(65);
+    let outcome = agent.stop();
+    drop(stopped);
+    assert_eq!(outcome.status.code(), Some(0), "{}", outcome.stderr);
+
+    // The file noticed nothing.
+    let all = lines_of(&file);
+    let of_file = output_counts(&outcome, &path);
+    assert_eq!((of_file.sent, of_file.dropped, of_file.errors), (all.len() as u64, 0, 0));
+    let mut counts = outcome.reconciliation();
+    (counts.written, counts.lost) = (of_file.sent, 0);
+    assert_conserved(&counts, &all);
+
+    let fast = fast.join().expect("a consumer");
+    let first = all.iter().position(|line| line.raw == fast[0].raw).expect("known");
+    assert_eq!(assert_part_of(&fast, &all[first..]), Missed::default(), "the fast one");
+
+    let of_stdout = output_counts(&outcome, "standard output");
+    let missed = assert_part_of(&outcome.lines(), &all);
+    assert!(missed.told > 0, "standard output was not slow enough");
+    assert_eq!((of_stdout.sent, of_stdout.dropped), (outcome.lines().len() as u64, missed.told));
+
+    let of_nats = output_counts(&outcome, &nats);
+    assert!(wait_until(PATIENCE, || collector.len() as u64 >= of_nats.sent));
+    pair.near.run(|| server.kill());
+    let received = once_each(collector.finish());
+    let lines = received.iter().map(|line| std::str::from_utf8(line).expect("UTF-8"));
+    let received = parse_all(lines).expect("lines");
+    let missed = assert_part_of(&received, &all);
+    assert!(of_nats.errors > 0 && missed.told > 0, "{of_nats:?}");
+    assert_eq!((of_nats.sent, of_nats.dropped), (received.len() as u64, missed.told));
+
+    let of_socket = output_counts(&outcome, &listening);
+    assert!(of_socket.dropped > 0, "the stopped and the dead got less: {of_socket:?}");
 }

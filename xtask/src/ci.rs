@@ -19,6 +19,10 @@ pub(crate) fn ci() -> Result<()> {
     host.args(["clippy", "--workspace", "--exclude", build_ebpf::PACKAGE, "--all-targets"]);
     shell::run(deny_warnings(&mut host))?;
 
+    let mut kafka = project::cargo()?;
+    kafka.args(["clippy", "--package", "feature-agent", "--features", "kafka", "--all-targets"]);
+    shell::run(deny_warnings(&mut kafka))?;
+
     shell::say("lints, for the kernel");
     shell::run(deny_warnings(&mut build_ebpf::cargo("clippy")?))?;
 

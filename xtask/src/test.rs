@@ -23,9 +23,13 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     kernel.args(["test", "--no-fail-fast", "--package", KERNEL_TESTS]);
     kernel.env("NATS_SERVER", unpacked::need("nats-server", "nats-server")?);
     root::run_programs_of(&mut kernel, "testing on the real kernel")?;
+    // Against a cluster that librdkafka mocks, which is built for this alone.
+    let mut kafka = project::cargo()?;
+    kafka.args(["test", "--package", "feature-agent", "--features", "kafka", "--lib", "kafka"]);
     // All, whatever the first says: one failure should not hide another.
     let first = shell::run(ordinary.arg("--").args(args));
     let second = shell::run(kernel.arg("--").args(args));
-    let third = guests.map_or(Ok(()), vm::Background::finish);
-    first.and(second).and(third)
+    let third = shell::run(kafka.arg("--").args(args));
+    let fourth = guests.map_or(Ok(()), vm::Background::finish);
+    first.and(second).and(third).and(fourth)
 }

@@ -3,7 +3,7 @@
 
 use agent_common::filter::Program;
 use anyhow::{Context as _, Result};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{filter, sink::Plan};
 
@@ -11,12 +11,24 @@ use crate::{filter, sink::Plan};
 /// up now.
 pub(super) fn leave_out(filter: &Program, plan: &Plan) -> Result<Program> {
     let mut filter = *filter;
+    let mut left_out = Vec::new();
     for target in &plan.targets {
         let Some(remote) = target.remote() else { continue };
         let why = || format!("the packets to {target} cannot be left out of the flows");
-        for address in remote.addresses().with_context(why)? {
-            filter = filter::exclude(&filter, address.ip(), address.port()).with_context(why)?;
-            info!("packets to and from {address} are left out: vectors go there");
+        let further = target.further_servers().unwrap_or_else(|error| {
+            warn!("{target} does not name its other servers, whose packets are no exception: {error:#}");
+            Vec::new()
+        });
+        for server in remote.servers.iter().chain(&further) {
+            for address in server.addresses().with_context(why)? {
+                if left_out.contains(&address) {
+                    continue;
+                }
+                left_out.push(address);
+                filter =
+                    filter::exclude(&filter, address.ip(), address.port()).with_context(why)?;
+                info!("packets to and from {address} are left out: vectors go there");
+            }
         }
     }
     Ok(filter)
@@ -40,6 +52,8 @@ mod tests {
         let one = left_out(&["-", "nats://127.0.0.1:4222/x"]).expect("one server");
         let two = left_out(&["nats://127.0.0.1:4222,127.0.0.1:4223/x"]).expect("two servers");
         assert!(one > 0 && two > one, "{one}, {two}");
+        let again = left_out(&["nats://127.0.0.1:4222/x", "nats://127.0.0.1:4222/y"]);
+        assert_eq!(again.expect("one server"), one);
     }
 
     #[test]

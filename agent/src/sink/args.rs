@@ -30,7 +30,8 @@ pub enum Format {
 pub struct OutputArgs {
     /// Where vectors go; repeat it for several. `-` is standard output, a path a file that lines are appended to or
     /// a named pipe, `unix:PATH` a socket that any number of consumers connect to, `arrow:PATH` and `parquet:PATH`
-    /// files of columns, `nats://HOST:4222/SUBJECT` (with TLS `tls://`) a NATS server. SUBJECT may hold `{iface}` and
+    /// files of columns, `nats://HOST:4222/SUBJECT` (with TLS `tls://`) a NATS server, `kafka://BROKER:9092/TOPIC`
+    /// Kafka, if it is built in. SUBJECT and TOPIC may hold `{iface}` and
     /// `{host}`; a user and a password stand before HOST: `me:pw@`
     #[arg(long = "output", value_name = "WHERE", default_value = "-")]
     pub outputs: Vec<Target>,

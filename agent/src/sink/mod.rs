@@ -14,6 +14,8 @@ mod blocking;
 mod columns;
 mod counts;
 mod file;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod nats;
 mod outputs;
 mod queue;

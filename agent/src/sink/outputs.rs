@@ -320,6 +320,12 @@ impl Lane {
                     "this program was built without {format}: build it with `--features arrow`"
                 )
             }
+            #[cfg(feature = "kafka")]
+            Target::Kafka(remote) => {
+                // A broker that leads a partition may be replaced within that.
+                let limit = Duration::from_mins(1);
+                Box::new(super::kafka::KafkaSink::new(remote, form, counts, limit))
+            }
         };
         lane.run(sink, patience)
     }

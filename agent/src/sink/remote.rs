@@ -45,6 +45,21 @@ pub struct Login {
     pub password: Option<String>,
 }
 
+impl Server {
+    /// Its addresses as they are now, each once.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>> {
+        let found = (self.host.as_str(), self.port).to_socket_addrs();
+        let found = found.with_context(|| format!("cannot find the address of {self}"))?;
+        let mut all = Vec::new();
+        for address in found {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
+        Ok(all)
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Login(not shown)")
@@ -83,21 +98,6 @@ impl Remote {
             servers.split(',').map(|text| server(text, port)).collect::<Result<_, _>>()?;
         check_name(name)?;
         Ok(Self { scheme, servers, login, name: name.to_owned() })
-    }
-
-    /// The addresses of all servers as they are now.
-    pub fn addresses(&self) -> Result<Vec<SocketAddr>> {
-        let mut all = Vec::new();
-        for server in &self.servers {
-            let found = (server.host.as_str(), server.port).to_socket_addrs();
-            let found = found.with_context(|| format!("cannot find the address of {server}"))?;
-            for address in found {
-                if !all.contains(&address) {
-                    all.push(address);
-                }
-            }
-        }
-        Ok(all)
     }
 
     /// The name by interface, on this host.
@@ -279,16 +279,11 @@ mod tests {
 
     #[test]
     fn addresses_are_found_each_once() {
-        let addresses = parse("127.0.0.1:1,127.0.0.1:1,[::1]:2/x").expect("fine").addresses();
-        let expected: Vec<SocketAddr> =
-            ["127.0.0.1:1", "[::1]:2"].map(|a| a.parse().expect("one")).into();
-        assert_eq!(addresses.expect("no name to look up"), expected);
-        let error =
-            parse("no-such-host.invalid/x").expect("fine").addresses().expect_err("no such");
+        let addresses = |text| server(text, 1).expect("a server").addresses();
+        let expected: SocketAddr = "[::1]:2".parse().expect("an address");
+        assert_eq!(addresses("[::1]:2").expect("no name to look up"), [expected]);
+        let error = addresses("no-such-host.invalid").expect_err("no such host");
         let text = format!("{error:#}");
-        assert!(
-            text.starts_with("cannot find the address of no-such-host.invalid:4222: "),
-            "{text}"
-        );
+        assert!(text.starts_with("cannot find the address of no-such-host.invalid:1: "), "{text}");
     }
 }

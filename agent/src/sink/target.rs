@@ -2,7 +2,9 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use super::{Form, OnFull, Plan, Remote, Wants};
+use anyhow::Result;
+
+use super::{Form, OnFull, Plan, Remote, Server, Wants};
 
 /// Where vectors go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,9 @@ pub enum Target {
         /// Whether the connection must be encrypted.
         tls: bool,
     },
+    /// A message for each vector to Kafka: `kafka://BROKER:PORT/TOPIC`.
+    #[cfg(feature = "kafka")]
+    Kafka(Remote),
     /// Rows to a file of columns: `arrow:PATH`, `parquet:PATH`.
     Columns(ColumnFormat, PathBuf),
 }
@@ -83,14 +88,31 @@ fn remote(scheme: &str, rest: &str) -> Result<Target, String> {
             Remote::parse("nats", NATS, rest).map(|remote| Target::Nats { remote, tls: false })
         }
         "tls" => Remote::parse("tls", NATS, rest).map(|remote| Target::Nats { remote, tls: true }),
+        #[cfg(feature = "kafka")]
+        "kafka" => {
+            let remote = Remote::parse("kafka", KAFKA, rest)?;
+            match &remote.login {
+                Some(login) if login.password.is_none() => {
+                    Err("Kafka takes USER:PASSWORD, no token".into())
+                }
+                _ => Ok(Target::Kafka(remote)),
+            }
+        }
+        #[cfg(not(feature = "kafka"))]
+        "kafka" => Err(NO_KAFKA.into()),
         _ => Err(format!("there is no output `{scheme}:`. {KINDS}; a file of this name is ./NAME")),
     }
 }
 
-const KINDS: &str =
-    "An output is `-`, a file, unix:PATH, arrow:PATH, parquet:PATH, or nats://HOST:PORT/SUBJECT";
+#[cfg(not(feature = "kafka"))]
+const NO_KAFKA: &str = "this build knows no Kafka. Build one that does by `cargo build --release \
+                        --features kafka`, which takes compilers of C and C++, and make";
+const KINDS: &str = "An output is `-`, a file, unix:PATH, arrow:PATH, parquet:PATH, nats://HOST:PORT/SUBJECT, or \
+                     kafka://BROKER:PORT/TOPIC";
 /// The ports that servers have if none is given.
 const NATS: u16 = 4222;
+#[cfg(feature = "kafka")]
+const KAFKA: u16 = 9092;
 
 fn is_scheme(text: &str) -> bool {
     !text.is_empty()
@@ -105,6 +127,8 @@ impl fmt::Display for Target {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Nats { remote, tls: _ } => write!(f, "{remote}"),
             Self::Columns(format, path) => write!(f, "{format}:{}", path.display()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(remote) => write!(f, "{remote}"),
         }
     }
 }
@@ -130,6 +154,9 @@ impl Target {
             Self::Stdout | Self::File(_) | Self::Unix(_) => text,
             Self::Nats { remote, .. } => Wants { rows: remote.is_by_iface(), ..text },
             Self::Columns(..) => Wants { rows: true, ..Wants::default() },
+            // For the key.
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => Wants { rows: true, ..text },
         }
     }
 
@@ -138,6 +165,17 @@ impl Target {
         match self {
             Self::Stdout | Self::File(_) | Self::Unix(_) | Self::Columns(..) => None,
             Self::Nats { remote, .. } => Some(remote),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(remote) => Some(remote),
+        }
+    }
+
+    /// The servers that are found through those; an error if they are not found now.
+    pub fn further_servers(&self) -> Result<Vec<Server>> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(remote) => super::kafka::brokers(remote),
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -146,6 +184,8 @@ impl Target {
         match self {
             Self::Stdout | Self::File(_) | Self::Columns(..) => OnFull::Block,
             Self::Unix(_) | Self::Nats { .. } => OnFull::DropOldest,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => OnFull::DropOldest,
         }
     }
 }
@@ -189,5 +229,11 @@ mod tests {
         let said = parse("ftp://host/x").expect_err("no such output");
         assert!(said.starts_with("there is no output `ftp:`."), "{said}");
         assert!(parse("nats://host").is_err());
+        #[cfg(not(feature = "kafka"))]
+        assert!(
+            parse("kafka://h/x")
+                .expect_err("not built in")
+                .starts_with("this build knows no Kafka.")
+        );
     }
 }

@@ -4,6 +4,8 @@
 #[cfg(feature = "arrow")]
 mod columns;
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod queue;
 mod sockets;
 mod streams;

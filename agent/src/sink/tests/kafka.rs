@@ -1,0 +1,131 @@
+//! Vectors to librdkafka's own mock cluster: each is delivered under its flow's key, or counted and told about.
+
+use std::collections::HashMap;
+
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    mocking::MockCluster,
+    producer::DefaultProducerContext,
+};
+
+use super::*;
+use crate::sink::kafka::{KafkaSink, brokers};
+
+const PARTITIONS: i32 = 4;
+
+type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+fn cluster() -> Cluster {
+    let cluster = MockCluster::new(2).expect("a cluster");
+    cluster.create_topic("features", PARTITIONS, 1).expect("a topic");
+    cluster
+}
+
+fn remote(cluster: &Cluster) -> Remote {
+    let url = format!("kafka://{}/features", cluster.bootstrap_servers());
+    let target: Target = url.parse().expect("an output");
+    target.remote().expect("servers").clone()
+}
+
+fn outputs(cluster: &Cluster, plan: &Plan, limit: Duration) -> Outputs {
+    let remote = remote(cluster);
+    let sink: MakeSink =
+        Box::new(move |counts| Box::new(KafkaSink::new(&remote, Form::Json, counts, limit)));
+    Outputs::over(plan, vec![sink]).expect("a thread")
+}
+
+/// A vector whose flow is one of seven.
+fn push_of_flows(outputs: &mut Outputs, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        let mut record = numbered(number);
+        record.key.proto = 17;
+        record.key.port_a = (number % 7) as u16;
+        outputs.push(&record, "eth0", 0);
+        if outputs.pending() == BATCH {
+            outputs.flush();
+        }
+    }
+    outputs.flush();
+}
+
+/// Key, partition and payload of all messages.
+fn received(cluster: &Cluster, count: usize) -> Vec<(String, i32, String)> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("group.id", "test")
+        .create()
+        .expect("a consumer");
+    let mut all = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        all.add_partition_offset("features", partition, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&all).expect("assigned");
+    let mut messages = Vec::new();
+    let text =
+        |bytes: Option<&[u8]>| String::from_utf8(bytes.expect("bytes").to_vec()).expect("UTF-8");
+    wait_until("all messages are there", || {
+        while let Some(message) = consumer.poll(Duration::from_millis(50)) {
+            let message = message.expect("a message");
+            messages.push((text(message.key()), message.partition(), text(message.payload())));
+        }
+        messages.len() >= count
+    });
+    messages
+}
+
+#[test]
+fn a_flows_vectors_meet_in_one_partition_in_order() {
+    let cluster = cluster();
+    let mut outputs = outputs(&cluster, &Plan::default(), Duration::from_mins(1));
+    push_of_flows(&mut outputs, 0..3000);
+    let report = end(&mut outputs, Duration::from_secs(20)).remove(0);
+    assert!(matches!(report.ending, Ending::Complete) && report.totals.is_plain(), "{report:?}");
+    let messages = received(&cluster, 3000);
+    assert_eq!(messages.len(), 3000);
+    let mut partitions: HashMap<String, i32> = HashMap::new();
+    let mut last: HashMap<String, u64> = HashMap::new();
+    for (key, partition, payload) in messages {
+        let line: serde_json::Value = serde_json::from_str(&payload).expect("JSON");
+        assert_eq!(line["community_id"], key);
+        assert_eq!(*partitions.entry(key.clone()).or_insert(partition), partition, "{key}");
+        let number = line["seq"].as_u64().expect("a number");
+        assert!(last.insert(key, number).is_none_or(|before| before < number), "in order");
+    }
+    assert_eq!(partitions.len(), 7);
+}
+
+#[test]
+fn what_no_broker_takes_in_time_is_lost_and_told() {
+    let cluster = cluster();
+    let mut outputs = outputs(&cluster, &Plan::default(), Duration::from_secs(1));
+    push_of_flows(&mut outputs, 0..100);
+    wait_until("the first are sent", || totals(&outputs).sent == 100);
+    for broker in [1, 2] {
+        cluster.broker_down(broker).expect("down");
+    }
+    push_of_flows(&mut outputs, 100..200);
+    wait_until("they are lost", || totals(&outputs).dropped == 100);
+    for broker in [1, 2] {
+        cluster.broker_up(broker).expect("up");
+    }
+    push_of_flows(&mut outputs, 200..300);
+    let report = end(&mut outputs, Duration::from_secs(20)).remove(0);
+    let Totals { offered, sent, dropped, errors, reconnects, .. } = report.totals;
+    assert_eq!((offered, sent, dropped), (300, 200, 100), "{report:?}");
+    assert!(errors > 0 && reconnects > 0, "{report:?}");
+    let lost: u64 = received(&cluster, 200).iter().map(|(_, _, line)| numbers(line)[0].1).sum();
+    assert_eq!(lost, 100, "told");
+}
+
+#[test]
+fn the_brokers_are_known() {
+    let cluster = cluster();
+    let found = brokers(&remote(&cluster)).expect("brokers");
+    let mut found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let mut expected: Vec<String> =
+        cluster.bootstrap_servers().split(',').map(str::to_owned).collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
