@@ -91,8 +91,14 @@ fn parsed(lines: &[String]) -> Vec<Line> {
     lines.iter().map(|raw| Line::parse(raw).expect("a line")).collect()
 }
 
-const EVERYTHING: Options =
-    Options { window: 64, times: Times::Compare, windows: true, every_total: true, reasons: true };
+const EVERYTHING: Options = Options {
+    window: 64,
+    times: Times::Compare,
+    windows: true,
+    every_total: true,
+    reasons: true,
+    super_packets: true,
+};
 
 #[test]
 fn perfect_lines_pass() {

@@ -3,7 +3,11 @@
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use super::{Fragment, Frame, MAX_EXTENSIONS, Malformed, Reject, link::LinkLayer, source::Source};
-use crate::{barrier::opaque, key::Address, segments::GSO_BY_FRAGS};
+use crate::{
+    barrier::{less, opaque},
+    key::Address,
+    segments::GSO_BY_FRAGS,
+};
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -89,10 +93,11 @@ fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
     // RFC 2675 jumbograms have a length of 0 and a hop-by-hop option; BIG TCP leaves the option out.
     let jumbo = payload == 0 && (header.next_hdr == HOP_BY_HOP || there > MAX_PAYLOAD);
     let len = packet_len(frame, at, fixed + payload, jumbo)?;
-    // One that is kept as a whole keeps the option too.
-    let is_cut = (1..GSO_BY_FRAGS).contains(&frame.gso_size);
-    let taken_out = if jumbo && is_cut && header.next_hdr == HOP_BY_HOP {
-        source.forget(taken_out(source, at + fixed))
+    let taken_out = if jumbo && frame.gso_size > 0 && header.next_hdr == HOP_BY_HOP {
+        // One that is kept as a whole keeps the option too.
+        // VERIFIER: a mask, for another comparison before this one makes a quarter more to walk.
+        let is_cut = less(frame.gso_size, GSO_BY_FRAGS);
+        source.forget(taken_out(source, at + fixed) & is_cut)
     } else {
         0
     };
