@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{clean_root, deny, project, root, sbom, shell, tools::Tool};
+use crate::{clean_root, deny, project, sbom, shell, tools::Tool};
 
 /// The target whose programs need no library of the machine they run on.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
@@ -101,10 +101,9 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
     if trial == Trial::No { Ok(()) } else { clean_root::try_package(&folder, &deb, trial) }
 }
 
-/// Gets what a static program is made with.
+/// Has rustup install what a static program is linked with. The C compiler of the host does for the part of the
+/// cryptography behind TLS that is C.
 pub(crate) fn target() -> Result<()> {
-    // A part of the cryptography behind TLS is C.
-    root::need("musl-gcc", "musl-tools")?;
     shell::run(Command::new("rustup").current_dir(project::root()?).args(["target", "add", TARGET]))
         .with_context(|| {
             format!("a static program takes the target {TARGET}, which rustup installs")
