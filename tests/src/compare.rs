@@ -17,6 +17,7 @@ pub enum Times {
 }
 
 /// How to compare a run.
+#[expect(clippy::struct_excessive_bools, reason = "each says of one thing whether it is compared")]
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// The agent's `--window`.
