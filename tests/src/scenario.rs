@@ -43,14 +43,7 @@ pub fn observe_on(
     args: &[&str],
     traffic: impl FnOnce(&Agent),
 ) -> Run {
-    // What the stack says on its own when a link comes up must not fall between the two observers' starts.
-    let quiet = Capture::start(ns, interface, sides);
-    quiet.settle(QUIET);
-    quiet.finish();
-
-    let capture = Capture::start(ns, interface, sides);
-    let agent = Agent::start(ns, &[&["--iface", interface], args].concat());
-    assert_eq!(capture.frames_so_far(), 0, "the network was not silent while the agent started");
+    let (capture, agent) = both_observers(ns, interface, sides, args);
     traffic(&agent);
     capture.settle(QUIET);
     let outcome = agent.stop();
@@ -59,6 +52,27 @@ pub fn observe_on(
     let lines = outcome.lines();
     let counts = outcome.reconciliation();
     Run { frames, oracle, outcome, lines, counts }
+}
+
+/// The capture and the agent, with nothing that passed between the one's start and the other's.
+///
+/// When a link comes up the stack speaks of its own accord, on a slow machine late.
+fn both_observers(ns: &Netns, interface: &str, sides: Sides, args: &[&str]) -> (Capture, Agent) {
+    const TRIES: usize = 5;
+    for _ in 0..TRIES {
+        let quiet = Capture::start(ns, interface, sides);
+        quiet.settle(QUIET);
+        quiet.finish();
+
+        let capture = Capture::start(ns, interface, sides);
+        let agent = Agent::start(ns, &[&["--iface", interface], args].concat());
+        if capture.frames_so_far() == 0 {
+            return (capture, agent);
+        }
+        agent.stop();
+        capture.finish();
+    }
+    panic!("the network was not silent in any of {TRIES} starts of the agent");
 }
 
 impl Run {
