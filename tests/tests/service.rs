@@ -378,11 +378,9 @@ fn a_reload_changes_what_can_change_and_loses_no_flow() {
     write("iface = \"extra0\"\nwindw = 4\n");
     agent.signal(Signal::SIGHUP);
     assert!(manager.hears("READY=1"), "{:?}", manager.told);
-    let said = agent.stderr();
-    assert!(
-        said.contains("config.toml:2: there is no option `windw`; did you mean `window`?"),
-        "{said}"
-    );
+    let refused = "config.toml:2: there is no option `windw`; did you mean `window`?";
+    let is_refused = || agent.stderr().contains(refused);
+    assert!(wait_until(Duration::from_secs(5), is_refused), "{}", agent.stderr());
     assert_eq!(tcx_programs(&pair.near, NEAR_IF), 2);
 
     inject::send(&pair.far, FAR_IF, &frames, Pace::FullSpeed);
