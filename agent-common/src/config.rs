@@ -31,9 +31,13 @@ pub struct Config {
     /// 1: time is `skb->tstamp` in place of the boot clock, and a packet's length `skb->mark` if that is not 0,
     /// so that a test can replay a capture.
     pub rehearsal: u32,
+    /// 1: flows learn which process is behind them.
+    pub process: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 56);
+const _: () = assert!(size_of::<Config>() == 64);
 
 impl Config {
     /// The defaults of the command line.
@@ -48,6 +52,8 @@ impl Config {
         sample: u32::MAX,
         decap: 0,
         rehearsal: 0,
+        process: 0,
+        padding: 0,
     };
 }
 

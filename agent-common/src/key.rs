@@ -124,7 +124,7 @@ pub struct FlowKey {
     pub a: Address,
     /// Address of the greater end.
     pub b: Address,
-    /// Interface index.
+    /// Interface index; of a flow of socket calls, the inode number of the socket's network namespace.
     pub ifindex: u32,
     /// Port of the lesser end.
     pub port_a: u16,
@@ -138,12 +138,26 @@ pub struct FlowKey {
     pub proto: u8,
     /// 4 or 6.
     pub version: u8,
+    /// Whose calls make the flow: of the socket that is end `a` ([`LOCAL_A`]), or end `b` ([`LOCAL_B`]); 0 where packets do.
+    /// Two sockets of one host that talk to each other so have a flow each.
+    pub local: u8,
     /// Zero: the kernel hashes every byte.
-    pub padding: [u8; 2],
+    pub padding: u8,
 }
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 48);
+
+/// [`FlowKey::local`] of a flow of packets.
+pub const LOCAL_NONE: u8 = 0;
+/// [`FlowKey::local`] of the socket that is end `a`.
+pub const LOCAL_A: u8 = 1;
+/// [`FlowKey::local`] of the socket that is end `b`.
+pub const LOCAL_B: u8 = 2;
+
+/// What the codes of [`FlowKey::local`] are called.
+pub const LOCAL: [(u64, &str); 3] =
+    [(LOCAL_NONE as u64, "none"), (LOCAL_A as u64, "a"), (LOCAL_B as u64, "b")];
 
 impl FlowKey {
     /// IP version.

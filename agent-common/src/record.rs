@@ -6,8 +6,9 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     flow::Summary,
-    key::FlowKey,
+    key::{FlowKey, LOCAL, LOCAL_NONE},
     layout::laid_out,
+    owner::Owner,
     window::{Extrema, Sums},
 };
 
@@ -95,27 +96,25 @@ impl DirectionBy {
     }
 }
 
-/// Where the packets were seen.
+/// Where a flow is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Hook {
-    /// tc (TCX or clsact) at a network interface.
-    Tc = 0,
+    /// Packets, by tc (TCX or clsact) at a network interface.
+    Tc,
+    /// What processes send and receive, by fentry or kprobe at the calls of a socket.
+    Socket,
 }
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 1] = [Self::Tc];
+    pub const ALL: [Self; 2] = [Self::Tc, Self::Socket];
 
     /// The hook's word in a vector.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tc => "tc",
+            Self::Socket => "socket",
         }
-    }
-
-    fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|hook| *hook as u8 == code)
     }
 }
 
@@ -132,6 +131,8 @@ pub struct Record {
     pub sums: Sums,
     /// Smallest and largest of the window.
     pub extrema: Extrema,
+    /// The process behind the flow, as far as it is known.
+    pub owner: Owner,
     /// A [`Reason`].
     pub reason: u32,
     /// Zero.
@@ -139,8 +140,8 @@ pub struct Record {
 }
 }
 
-const _: () = assert!(size_of::<Record>() == 376);
-const _: () = assert!(core::mem::offset_of!(Record, reason) == 368);
+const _: () = assert!(size_of::<Record>() == 424);
+const _: () = assert!(core::mem::offset_of!(Record, reason) == 416);
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,11 +170,12 @@ impl Record {
             return Err(DecodeError::Size(bytes.len()));
         }
         let record: Self = bytemuck::pod_read_unaligned(bytes);
-        let Self { key, summary, sums, extrema: _, reason, padding: _ } = &record;
+        let Self { key, summary, sums, extrema: _, owner, reason, padding: _ } = &record;
         let valid = [
             ("reason", Reason::from_code(*reason).is_some()),
             ("direction_by", DirectionBy::from_code(summary.direction_by).is_some()),
-            ("hook", Hook::from_code(summary.hook).is_some()),
+            ("local", LOCAL.iter().any(|&(code, _)| code == u64::from(key.local))),
+            ("owner", owner.is_possible()),
             ("version", matches!(key.version, 4 | 6)),
             ("packets", sums.packets.iter().all(|&n| n <= 64) && matches!(sums.len(), 1..=64)),
             ("sums", are_possible(sums)),
@@ -194,9 +196,9 @@ impl Record {
         DirectionBy::from_code(self.summary.direction_by).unwrap_or(DirectionBy::First)
     }
 
-    /// Where the packets were seen.
+    /// Where the flow is seen.
     pub fn hook(&self) -> Hook {
-        Hook::from_code(self.summary.hook).unwrap_or(Hook::Tc)
+        if self.key.local == LOCAL_NONE { Hook::Tc } else { Hook::Socket }
     }
 }
 
@@ -234,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 360..390)) {
+        fn arbitrary_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 400..440)) {
             if let Ok(record) = Record::from_bytes(&bytes) {
                 prop_assert_eq!(bytemuck::bytes_of(&record), &bytes[..]);
             }

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use agent_common::{
     entry::{Entry, STATES},
     features::fingerprint,
-    key::FlowKey,
+    key::{FlowKey, LOCAL},
     layout::{Layout as _, Shape},
-    record::{DirectionBy, Hook, Reason, Record},
+    owner::CLAIMS,
+    record::{DirectionBy, Reason, Record},
     window::{entropy::FRACTION_BITS, slot},
 };
 use serde_json::{Value, json};
@@ -86,12 +87,12 @@ fn codes() -> Value {
     };
     let reasons: Vec<_> = Reason::ALL.iter().map(|code| (*code as u64, code.name())).collect();
     let rules: Vec<_> = DirectionBy::ALL.iter().map(|code| (*code as u64, code.name())).collect();
-    let hooks: Vec<_> = Hook::ALL.iter().map(|code| (*code as u64, code.name())).collect();
     json!({
         "state": words(&STATES),
         "reason": words(&reasons),
         "direction_by": words(&rules),
-        "hook": words(&hooks),
+        "local": words(&LOCAL),
+        "claim": words(&CLAIMS),
     })
 }
 

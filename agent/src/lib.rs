@@ -25,6 +25,7 @@ pub mod manager;
 pub mod metrics;
 mod netlink;
 pub mod privilege;
+pub mod process;
 pub mod readable;
 pub mod replay;
 pub mod report;

@@ -1,12 +1,14 @@
 //! A record becomes one line of text: of JSON, or of CSV.
 
-use std::{io::Write as _, net::IpAddr};
+use std::{io::Write as _, net::IpAddr, sync::Arc};
 
 use agent_common::{
     features::{Field, Group, LOST, SchemaId, Value, Vector, fields, schema_id},
     record::Record,
 };
 use clap::ValueEnum;
+
+use crate::process::Process;
 
 /// Shape of a line of JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -18,7 +20,25 @@ pub enum Shape {
     Array,
 }
 
-/// Bytes to keep free for a line, so that a buffer grows once: a line is 1,200 to 1,900 bytes.
+/// What a record does not say itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Name of the interface.
+    pub iface: &'a str,
+    /// The record's process; none if it names none.
+    pub process: Option<&'a Arc<Process>>,
+    /// Unix time minus the record's clock, in µs.
+    pub epoch_offset_us: i64,
+}
+
+impl<'a> Context<'a> {
+    /// Of a record that names no process.
+    pub fn new(iface: &'a str, epoch_offset_us: i64) -> Self {
+        Self { iface, process: None, epoch_offset_us }
+    }
+}
+
+/// Bytes to keep free for a line, so that a buffer grows once: a line is 1,300 to 2,000 bytes.
 pub const TYPICAL_LINE: usize = 2048;
 
 /// Writes lines. What does not change from line to line is made once.
@@ -119,19 +139,16 @@ impl LineWriter {
         }
     }
 
-    /// Appends a record's line, its end included; `epoch_offset_us` is unix time minus the record's clock.
+    /// Appends a record's line, its end included.
     ///
     /// Returns where in `out` the one digit stands that is the value of [`LOST`], a 0: each consumer may
     /// have another number there.
-    pub fn append(
-        &self,
-        out: &mut Vec<u8>,
-        record: &Record,
-        iface: &str,
-        epoch_offset_us: i64,
-    ) -> usize {
+    pub fn append(&self, out: &mut Vec<u8>, record: &Record, context: &Context<'_>) -> usize {
         out.reserve(TYPICAL_LINE);
-        let vector = Vector { record, iface, epoch_offset_us, lost: 0, schema: &self.schema };
+        let Context { iface, process, epoch_offset_us } = *context;
+        let process = process.map(|process| process.names());
+        let vector =
+            Vector { record, iface, process, epoch_offset_us, lost: 0, schema: &self.schema };
         let mut lost = 0;
         for (place, Step { prefix, value }) in self.steps.iter().enumerate() {
             prefix.append(out);

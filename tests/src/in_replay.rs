@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent_common::{config::Config, counters::Counters, filter::Program, record::Record};
 use feature_agent::{
     capture::Packet,
-    line::{LineWriter, Shape},
+    line::{Context, LineWriter, Shape},
     replay::Engine,
     settings::FlowSettings,
 };
@@ -55,7 +55,7 @@ impl InReplay {
         let records: &[Record] = self.engine.records();
         let lines = records.iter().map(|record| {
             let mut line = Vec::new();
-            self.writer.append(&mut line, record, "lo", 0);
+            self.writer.append(&mut line, record, &Context::new("lo", 0));
             String::from_utf8(line).expect("UTF-8")
         });
         let lines: Vec<String> = lines.collect();

@@ -16,7 +16,7 @@ use agent_common::{
 use feature_agent::{
     bpf::{Kernel, LoadOptions},
     capture::{Captures, Packet},
-    line::{LineWriter, Shape},
+    line::{Context, LineWriter, Shape},
     replay::Engine,
     settings::FlowSettings,
 };
@@ -225,7 +225,7 @@ impl Sides {
         let line = |record: &Record| {
             let mut line = Vec::new();
             let interface = captures.interface_name(record.key.ifindex);
-            writer.append(&mut line, record, interface, 0);
+            writer.append(&mut line, record, &Context::new(interface, 0));
             String::from_utf8(line).expect("UTF-8")
         };
         let mut theirs = Vec::new();

@@ -7,7 +7,10 @@ use agent_common::{
     record::{Reason, Record},
 };
 use bytemuck::Zeroable as _;
-use feature_agent::sink::{BATCH, Outputs};
+use feature_agent::{
+    line::Context,
+    sink::{BATCH, Outputs},
+};
 
 use crate::{generate::mixed_frames, random::Random};
 
@@ -43,9 +46,10 @@ impl Vectors {
     /// Pushes one into the next batch.
     pub fn push_one(&mut self, outputs: &mut Outputs) {
         let place = self.next as usize;
+        let iface = &self.ifaces[place % self.ifaces.len()];
         let record = &mut self.records[place % KINDS];
         record.summary.seq = u32::try_from(self.next).expect("fewer than 2^32");
-        outputs.push(record, &self.ifaces[place % self.ifaces.len()], EPOCH_OFFSET_US);
+        outputs.push(record, &Context::new(iface, EPOCH_OFFSET_US));
         self.next += 1;
         if outputs.pending() == BATCH {
             outputs.flush();

@@ -3,6 +3,7 @@
 use super::{
     CommunityId, Field,
     Group::Envelope,
+    Process,
     Type::{Bool, Text, Time, U8, U16, U32, U64, Word},
     Value, Vector,
 };
@@ -25,7 +26,11 @@ pub const LOST: &str = "lost";
 const NO_PORTS: &str = "protocol without ports";
 const NO_VLAN: &str = "no such tag";
 
-const HOOKS: &[&str] = &[Hook::Tc.name()];
+const NO_INTERFACE: &str = "hook socket";
+const NO_PROCESS: &str = "without --process; no local socket is known";
+const NOT_FOUND: &str = "as pid; it was gone, or hidden, when it was looked for";
+
+const HOOKS: &[&str] = &[Hook::Tc.name(), Hook::Socket.name()];
 const RULES: &[&str] =
     &[DirectionBy::First.name(), DirectionBy::Syn.name(), DirectionBy::SynAck.name()];
 const REASONS: &[&str] = &{
@@ -47,10 +52,18 @@ pub(super) const FIELDS: &[Field] = &[
         let micros = v.record.summary.last_us as i64;
         Value::UnixMicros(micros.saturating_add(v.epoch_offset_us))
     }),
-    field("iface", Text, "", "interface", "", |v| Value::Text(v.iface)),
-    field("hook", Word(HOOKS), "", "where packets are seen: tc", "", |v| {
-        Value::Text(v.record.hook().name())
+    field("iface", Text, "", "interface", NO_INTERFACE, |v| match v.record.hook() {
+        Hook::Tc => Value::Text(v.iface),
+        Hook::Socket => Value::Null,
     }),
+    field(
+        "hook",
+        Word(HOOKS),
+        "",
+        "what counts as a packet: tc (one on the wire), socket (a call that sends or receives; len is its bytes)",
+        "",
+        |v| Value::Text(v.record.hook().name()),
+    ),
     field("community_id", Text, "", "Community ID version 1, seed 0", "", |v| {
         Value::CommunityId(CommunityId::of(&v.record.key))
     }),
@@ -112,6 +125,35 @@ pub(super) const FIELDS: &[Field] = &[
         |v| Value::Integer(v.record.summary.super_packets_kept.into()),
     ),
     field(
+        "pid",
+        U32,
+        "",
+        "process of the local socket, by its id in the first PID namespace",
+        NO_PROCESS,
+        |v| of_process(v, |v| Value::Integer(v.record.owner.pid.into())),
+    ),
+    field("comm", Text, "", "its name when it used the socket first", NO_PROCESS, |v| {
+        named(v, |process| Some(process.comm))
+    }),
+    field("exe", Text, "", "path of its program", NOT_FOUND, |v| named(v, |process| process.exe)),
+    field("uid", U32, "", "its user's id in the first user namespace", NO_PROCESS, |v| {
+        of_process(v, |v| Value::Integer(v.record.owner.uid.into()))
+    }),
+    field("cgroup", Text, "", "path of its control group", NOT_FOUND, |v| {
+        named(v, |process| process.cgroup)
+    }),
+    field("cgroup_id", U64, "", "number of its control group", NO_PROCESS, |v| {
+        of_process(v, |v| Value::Integer(v.record.owner.cgroup))
+    }),
+    field(
+        "container_id",
+        Text,
+        "",
+        "container that this path names",
+        "as cgroup; it names none",
+        |v| named(v, |process| process.container_id),
+    ),
+    field(
         LOST,
         U64,
         "vectors",
@@ -138,6 +180,16 @@ fn port<'a>(vector: &Vector<'a>, initiator: bool) -> Value<'a> {
     }
     let port = if is_b(vector, initiator) { key.port_b } else { key.port_a };
     Value::Integer(port.into())
+}
+
+/// A value that only the vector of a known process has.
+fn of_process<'a>(vector: &Vector<'a>, value: fn(&Vector<'a>) -> Value<'a>) -> Value<'a> {
+    if vector.record.owner.is_known() { value(vector) } else { Value::Null }
+}
+
+/// What a process is called in one way or another.
+fn named<'a>(vector: &Vector<'a>, name: fn(Process<'a>) -> Option<&'a str>) -> Value<'a> {
+    vector.process.and_then(name).map_or(Value::Null, Value::Text)
 }
 
 fn vlan<'a>(id: u16) -> Value<'a> {

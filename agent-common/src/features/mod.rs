@@ -26,12 +26,27 @@ pub struct Vector<'a> {
     pub record: &'a Record,
     /// Name of the interface.
     pub iface: &'a str,
+    /// What is known of the record's process beside its numbers; none if it names none.
+    pub process: Option<Process<'a>>,
     /// Unix time minus the record's clock, in µs.
     pub epoch_offset_us: i64,
     /// Vectors made since the consumer's last one that it did not get: what stands under [`LOST`].
     pub lost: u64,
     /// The schema's identifier, from [`schema_id`].
     pub schema: &'a SchemaId,
+}
+
+/// A process, as user space has found it.
+#[derive(Clone, Copy, Debug)]
+pub struct Process<'a> {
+    /// Its name.
+    pub comm: &'a str,
+    /// Path of its program, if it was still there to be asked.
+    pub exe: Option<&'a str>,
+    /// Path of its control group in the unified hierarchy.
+    pub cgroup: Option<&'a str>,
+    /// The container that path names.
+    pub container_id: Option<&'a str>,
 }
 
 /// The value of a field.

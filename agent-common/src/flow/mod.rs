@@ -9,8 +9,9 @@ use crate::{
     barrier::{clear, copy, opaque, settled},
     config::{LINGER_US, Thresholds},
     layout::laid_out,
+    owner::{self, Owner},
     parse::Headers,
-    record::{DirectionBy, Hook, Reason, Record},
+    record::{DirectionBy, Reason, Record},
     segments::{Segments, tcp},
     sweep::SweepRequest,
     window::Window,
@@ -66,8 +67,8 @@ pub struct Summary {
     pub direction_by: u8,
     /// 1 for a TCP flow whose first packet had no SYN.
     pub midstream: u8,
-    /// A [`Hook`].
-    pub hook: u8,
+    /// Zero.
+    pub reserved: u8,
     /// Super-packets, each counted as its wire packets.
     pub super_packets: u32,
     /// Super-packets whose segments' sizes are unknown, each counted as one packet.
@@ -102,13 +103,15 @@ pub struct Flow {
     padding: u8,
     /// Its sliding window.
     pub window: Window,
+    /// The process behind it, as far as it is known.
+    owner: Owner,
 }
 }
 
-const _: () = assert!(size_of::<Flow>() == 232 + 24 + 656);
+const _: () = assert!(size_of::<Flow>() == 232 + 24 + 656 + 48);
 
 impl Flow {
-    /// How many of its first bytes nearly every packet reads or writes: all but the window's ring, the last field.
+    /// How many of its first bytes nearly every packet reads or writes: all before the window's ring.
     pub const WITHOUT_RING: usize = core::mem::offset_of!(Self, window) + Window::WITHOUT_RING;
 }
 
@@ -199,9 +202,20 @@ impl Flow {
         } else {
             (arrival.from_b ^ 1, DirectionBy::SynAck)
         };
-        let Self { summary, vector_us, active_us, pending, due, closed, delayed, padding, window } =
-            self;
+        let Self {
+            summary,
+            vector_us,
+            active_us,
+            pending,
+            due,
+            closed,
+            delayed,
+            padding,
+            window,
+            owner,
+        } = self;
         clear(summary);
+        clear(owner);
         summary.first_us = arrival.now_us;
         summary.last_us = arrival.now_us;
         summary.totals[0].init_window = NO_WINDOW;
@@ -209,7 +223,6 @@ impl Flow {
         summary.initiator_is_b = initiator_is_b;
         summary.direction_by = direction_by as u8;
         summary.midstream = u8::from(arrival.is_tcp && opening & tcp::SYN == 0);
-        summary.hook = Hook::Tc as u8;
         *vector_us = arrival.now_us;
         *active_us = arrival.now_us;
         *pending = 0;
@@ -300,6 +313,7 @@ impl Flow {
     pub fn emit(&mut self, reason: Reason, now_us: u64, record: &mut Record) {
         copy(&mut record.summary, &self.summary);
         copy(&mut record.sums, &self.window.sums);
+        copy(&mut record.owner, &self.owner);
         record.reason = reason as u32;
         record.padding = 0;
         self.summary.seq += 1;
@@ -310,6 +324,20 @@ impl Flow {
         self.delayed = 0;
         if matches!(reason, Reason::Active) {
             self.active_us = now_us;
+        }
+    }
+
+    /// Whether a packet should tell whose socket it is of: it is not known for certain yet.
+    #[inline(always)]
+    pub fn asks_for_owner(&self) -> bool {
+        self.owner.claim != owner::USED
+    }
+
+    /// Takes the process that a packet of this flow told, unless a better word is known.
+    #[inline(always)]
+    pub fn own(&mut self, owner: &Owner) {
+        if owner.claim != owner::NOBODY && self.asks_for_owner() {
+            copy(&mut self.owner, owner);
         }
     }
 

@@ -11,7 +11,7 @@ mod tunnel;
 
 use self::source::Source;
 use crate::{
-    key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped, proto},
+    key::{Address, Endpoint, FlowKey, LOCAL_NONE, icmp_ports, is_swapped, proto},
     segments::Segments,
 };
 
@@ -318,7 +318,8 @@ impl Headers {
             vlan_inner: self.vlan_inner,
             proto: self.proto,
             version: self.version,
-            padding: [0; 2],
+            local: LOCAL_NONE,
+            padding: 0,
         };
         (key, swapped)
     }

@@ -14,7 +14,9 @@ use tracing::{info, trace, warn};
 use super::{bpf, names::Names};
 use crate::{
     clock::Clock,
+    line::Context,
     metrics::OutputStats,
+    process::Processes,
     settings::Settings,
     sink::{BATCH, Outputs, Totals},
     status::{Progress, Status},
@@ -67,6 +69,7 @@ pub(super) struct Pump<S> {
     pub(super) source: S,
     pub(super) outputs: Outputs,
     pub(super) names: Names,
+    processes: Processes,
     clock: Clock,
     request: SweepRequest,
     max_flows: u64,
@@ -89,6 +92,7 @@ impl<S: Source> Pump<S> {
             source,
             outputs,
             names: Names::default(),
+            processes: Processes::default(),
             clock: Clock::new(),
             request: SweepRequest::ordinary(settings.config.idle_timeout_us),
             max_flows: settings.max_flows.into(),
@@ -186,9 +190,16 @@ impl<S: Source> Pump<S> {
     }
 
     fn drain_batch(&mut self) -> Result<usize> {
-        let Self { source, outputs, names, clock, status, .. } = self;
+        let Self { source, outputs, names, processes, clock, status, .. } = self;
         let taken = source.drain(BATCH, &mut |record| {
-            outputs.push(record, names.of(record.key.ifindex), clock.offset_us());
+            outputs.push(
+                record,
+                &Context {
+                    iface: names.of(record.key.ifindex),
+                    process: processes.of(&record.owner),
+                    epoch_offset_us: clock.offset_us(),
+                },
+            );
         });
         if outputs.pending() > 0 {
             status.vectors_come();

@@ -48,7 +48,7 @@ fn smallest() -> Record {
 
 fn line(shape: Shape, record: &Record, iface: &str, offset: i64) -> String {
     let mut out = Vec::new();
-    LineWriter::new(shape).append(&mut out, record, iface, offset);
+    LineWriter::new(shape).append(&mut out, record, &Context::new(iface, offset));
     let text = String::from_utf8(out).expect("UTF-8");
     assert_eq!(text.matches('\n').count(), 1, "{text}");
     assert!(text.ends_with('\n'));
@@ -160,7 +160,7 @@ fn the_place_of_what_was_lost_is_told() {
         let mut out = b"before".to_vec();
         let mut places = Vec::new();
         for record in [record(4), record(6), smallest()] {
-            places.push(writer.append(&mut out, &record, "eth0", 0));
+            places.push(writer.append(&mut out, &record, &Context::new("eth0", 0)));
         }
         assert_eq!(places.len(), 3);
         let text = str::from_utf8(&out).expect("UTF-8");
@@ -203,7 +203,7 @@ fn csv_holds_the_same_values() {
     for (record, iface) in [(record(4), "eth0"), (record(6), "a\"b,c"), (smallest(), "x y")] {
         let writer = LineWriter::csv();
         let mut out = Vec::new();
-        writer.append(&mut out, &record, iface, 77);
+        writer.append(&mut out, &record, &Context::new(iface, 77));
         let values = cells(str::from_utf8(&out).expect("UTF-8"));
         let names = cells(str::from_utf8(&writer.header()).expect("UTF-8"));
         assert!(names.iter().map(String::as_str).eq(fields().map(|field| field.name)));

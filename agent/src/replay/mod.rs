@@ -33,6 +33,7 @@ pub use self::engine::Engine;
 use self::progress::Progress;
 use crate::{
     capture::{Captures, link_type_name},
+    line::Context,
     report::Report,
     settings::ReplaySettings,
     sink::{Blocking, Ending, SinkError, Target},
@@ -149,9 +150,10 @@ fn write(
     captures: &Captures,
     hold: bool,
 ) -> Result<bool> {
-    let all = records
-        .drain(..)
-        .try_for_each(|record| out.write(&record, captures.interface_name(record.key.ifindex), 0));
+    let all = records.drain(..).try_for_each(|record| {
+        let iface = captures.interface_name(record.key.ifindex);
+        out.write(&record, &Context::new(iface, 0))
+    });
     match if hold { all } else { all.and_then(|()| out.flush()) } {
         Ok(()) => Ok(true),
         Err(SinkError::Closed) => Ok(false),

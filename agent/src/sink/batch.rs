@@ -12,7 +12,10 @@ use std::{
 
 use agent_common::record::Record;
 
-use crate::line::LineWriter;
+use crate::{
+    line::{Context, LineWriter},
+    process::Process,
+};
 
 /// Vectors of a batch at most.
 pub const BATCH: usize = 128;
@@ -60,6 +63,8 @@ pub struct Row {
     pub record: Record,
     /// Name of the interface.
     pub iface: Arc<str>,
+    /// The record's process, if it names one.
+    pub process: Option<Arc<Process>>,
     /// Unix time minus the record's clock, in µs.
     pub epoch_offset_us: i64,
 }
@@ -185,22 +190,24 @@ impl Builder {
         self.vectors == 0
     }
 
-    /// Adds a vector; `epoch_offset_us` is unix time minus the record's clock.
-    pub fn push(&mut self, record: &Record, iface: &str, epoch_offset_us: i64) {
+    /// Adds a vector.
+    pub fn push(&mut self, record: &Record, context: &Context<'_>) {
         for (writer, text) in [&self.json, &self.csv].into_iter().zip(&mut self.texts) {
             let Some(writer) = writer else { continue };
             if text.bytes.capacity() == 0 {
                 text.bytes = self.spare.try_recv().unwrap_or_default();
             }
-            let lost = writer.append(&mut text.bytes, record, iface, epoch_offset_us);
+            let lost = writer.append(&mut text.bytes, record, context);
             text.marks.push(Mark { lost, end: text.bytes.len() });
         }
         if self.wants.rows {
+            let Context { iface, process, epoch_offset_us } = *context;
             if *self.iface != *iface {
                 self.iface = iface.into();
             }
             let iface = Arc::clone(&self.iface);
-            self.rows.push(Row { record: *record, iface, epoch_offset_us });
+            let process = process.cloned();
+            self.rows.push(Row { record: *record, iface, process, epoch_offset_us });
         }
         self.vectors += 1;
     }

@@ -9,6 +9,7 @@ use super::{
     BATCH, Ending, OnFull, Outputs, Patience, Plan, QueueOptions, SinkError, SinkReport, Target,
     outputs::{Finishing, LOOK},
 };
+use crate::line::Context;
 
 /// Outputs for one who has time to wait for them: all block, and one that fails is the end.
 #[derive(Debug)]
@@ -25,15 +26,9 @@ impl Blocking {
         Outputs::with(plan, Patience::GiveUp, |_| options).map(Self)
     }
 
-    /// Writes a vector, once there is room for it; `epoch_offset_us` is unix time minus the record's clock. Fails
-    /// when no output takes vectors any more, or one has failed.
-    pub fn write(
-        &mut self,
-        record: &Record,
-        iface: &str,
-        epoch_offset_us: i64,
-    ) -> Result<(), SinkError> {
-        self.0.push(record, iface, epoch_offset_us);
+    /// Writes a vector, once there is room for it. Fails when no output takes vectors any more, or one has failed.
+    pub fn write(&mut self, record: &Record, context: &Context<'_>) -> Result<(), SinkError> {
+        self.0.push(record, context);
         if self.0.pending() < BATCH { Ok(()) } else { self.flush() }
     }
 

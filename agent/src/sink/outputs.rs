@@ -25,7 +25,7 @@ use super::{
     unix::{self, Greeting, Listening},
     worker,
 };
-use crate::line::LineWriter;
+use crate::line::{Context, LineWriter};
 
 /// How a test makes a sink.
 #[cfg(test)]
@@ -170,9 +170,9 @@ impl Outputs {
         self.builder.len()
     }
 
-    /// Adds a vector to the next batch; `epoch_offset_us` is unix time minus the record's clock.
-    pub fn push(&mut self, record: &Record, iface: &str, epoch_offset_us: i64) {
-        self.builder.push(record, iface, epoch_offset_us);
+    /// Adds a vector to the next batch.
+    pub fn push(&mut self, record: &Record, context: &Context<'_>) {
+        self.builder.push(record, context);
     }
 
     /// Queues the batch for every output, at once.

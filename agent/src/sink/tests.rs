@@ -21,7 +21,7 @@ use agent_common::record::{Reason, Record};
 use bytemuck::Zeroable as _;
 
 use super::*;
-use crate::line::{LineWriter, Shape};
+use crate::line::{Context, LineWriter, Shape};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -38,7 +38,7 @@ pub(super) fn numbered(number: u64) -> Record {
 /// Pushes numbered vectors, as the main loop does.
 fn push(outputs: &mut Outputs, numbers: std::ops::Range<u64>) {
     for number in numbers {
-        outputs.push(&numbered(number), "eth0", 0);
+        outputs.push(&numbered(number), &Context::new("eth0", 0));
         if outputs.pending() == BATCH {
             outputs.flush();
         }

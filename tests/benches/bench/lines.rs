@@ -10,7 +10,7 @@ use agent_common::{
 };
 use anyhow::{Result, anyhow};
 use bytemuck::Zeroable as _;
-use feature_agent::line::{LineWriter, Shape};
+use feature_agent::line::{Context, LineWriter, Shape};
 use feature_agent_tests::random::Random;
 
 use crate::{
@@ -68,7 +68,7 @@ fn write_all(writer: &LineWriter, records: &[Record]) -> Result<usize> {
         buffer.clear();
         for record in batch {
             let record = Record::from_bytes(black_box(bytemuck::bytes_of(record)))?;
-            writer.append(&mut buffer, &record, "eth0", 1_760_000_000_000_000);
+            writer.append(&mut buffer, &record, &Context::new("eth0", 1_760_000_000_000_000));
         }
         written += black_box(&buffer).len();
     }

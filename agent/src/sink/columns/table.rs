@@ -104,10 +104,11 @@ struct Values<'a> {
 impl<'a> Values<'a> {
     fn iter(self) -> impl Iterator<Item = Value<'a>> {
         let Self { field, rows, schema } = self;
-        rows.iter().map(move |(Row { record, iface, epoch_offset_us }, lost)| {
+        rows.iter().map(move |(Row { record, iface, process, epoch_offset_us }, lost)| {
             (field.value)(&Vector {
                 record,
                 iface,
+                process: process.as_ref().map(|process| process.names()),
                 epoch_offset_us: *epoch_offset_us,
                 lost: *lost,
                 schema,

@@ -41,7 +41,7 @@ fn push_of_flows(outputs: &mut Outputs, numbers: std::ops::Range<u64>) {
         let mut record = numbered(number);
         record.key.proto = 17;
         record.key.port_a = (number % 7) as u16;
-        outputs.push(&record, "eth0", 0);
+        outputs.push(&record, &Context::new("eth0", 0));
         if outputs.pending() == BATCH {
             outputs.flush();
         }
