@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::layout::laid_out;
+use crate::{barrier::copy, layout::laid_out};
 
 /// Bytes of a process's name (`TASK_COMM_LEN`, include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
@@ -44,6 +44,23 @@ pub struct Owner {
 const _: () = assert!(size_of::<Owner>() == 48);
 
 impl Owner {
+    /// No process.
+    pub const NOBODY: Self = Self {
+        started_ns: 0,
+        cgroup: 0,
+        comm: [0; COMM_LEN],
+        pid: 0,
+        uid: 0,
+        claim: NOBODY,
+        padding: 0,
+    };
+
+    /// Writes this over another, under a lock if need be: no call.
+    #[inline(always)]
+    pub fn write_to(&self, other: &mut Self) {
+        copy(other, self);
+    }
+
     /// Whether a process is known.
     pub fn is_known(&self) -> bool {
         self.claim != NOBODY

@@ -10,6 +10,7 @@ use crate::{
     config::{self, Filter, Loaded},
     emit::{self, Action},
     fragments::Fragments,
+    packet::Packet,
     table::{self, Locked, Passage},
 };
 
@@ -28,12 +29,13 @@ pub(crate) enum Fate {
     TableFull,
 }
 
-/// Accounts a packet, seen at `now_us`.
+/// Accounts a packet.
 ///
 /// VERIFIER: all in one function. Before Linux 6.2 a program with functions has every number tracked
 /// precisely, and none of the paths that this one has by the thousand are found alike.
 #[inline(always)]
-pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters) -> Fate {
+pub(crate) fn packet(passage: &mut Passage, packet: &Packet, counters: &mut Counters) -> Fate {
+    let now_us = packet.now_us();
     if !passage.headers.join_fragments(&mut Fragments, now_us) {
         counters.orphan_fragments += 1;
     }
@@ -47,6 +49,10 @@ pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters
         let Some(entry) = table::find_or_insert(passage) else {
             return Fate::TableFull;
         };
+        if config::process() && table::glance(entry).asks_for_owner() {
+            let from_initiator = table::glance(entry).would_be_from_initiator(&passage.arrival);
+            passage.find_owner(packet.context(), from_initiator);
+        }
         // A flow whose last words wait for room in the ring goes on.
         let overdue = passage.is_waiting();
         let arrival = &passage.arrival;
@@ -65,6 +71,9 @@ pub(crate) fn packet(passage: &mut Passage, now_us: u64, counters: &mut Counters
             (false, true) => Standing::Overdue,
         };
         let outcome = flow.on_packet(arrival, standing, &Loaded);
+        if config::process() && !matches!(outcome, Outcome::Ended(_)) {
+            flow.own(&passage.owner);
+        }
         if flow.began_with(arrival) && !matches!(outcome, Outcome::Ended(_)) {
             counters.flows += 1;
         }

@@ -91,6 +91,12 @@ pub(crate) fn decap() -> bool {
     threshold!(decap) != 0
 }
 
+/// See [`Config::process`].
+#[inline(always)]
+pub(crate) fn process() -> bool {
+    threshold!(process) != 0
+}
+
 /// See [`Config::rehearsal`].
 #[inline(always)]
 pub(crate) fn rehearsal() -> bool {

@@ -57,6 +57,12 @@ impl Packet {
         }
     }
 
+    /// The program's context.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> *mut __sk_buff {
+        self.skb
+    }
+
     /// What is known beside the bytes.
     #[inline(always)]
     pub(crate) fn frame(&self, link: Link) -> Frame {

@@ -83,7 +83,7 @@ fn observe<const LINK: bool>(ctx: &TcContext) {
     if segments.count > 1 {
         counters.super_packets += 1;
     }
-    match account::packet(passage, packet.now_us(), counters) {
+    match account::packet(passage, &packet, counters) {
         Fate::Accounted => {
             counters.accounted += packets;
             counters.accounted_bytes += segments.bytes();

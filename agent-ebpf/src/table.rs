@@ -11,14 +11,17 @@ use agent_common::{
     entry::{self, ALIVE, DEAD, NEW},
     flow::{Arrival, Flow},
     key::FlowKey,
+    owner::{NOBODY, Owner},
     parse::Headers,
 };
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, bpf_spin_lock},
+    bindings::{__sk_buff, BPF_NOEXIST, bpf_spin_lock},
     btf_maps::{HashMap, PerCpuArray},
     helpers::generated,
     macros::btf_map,
 };
+
+use crate::local::{self, Question};
 
 /// A value of the table: an [`entry::Entry`], with the kernel's type for the lock.
 #[repr(C)]
@@ -54,6 +57,10 @@ pub(crate) struct Passage {
     pub(crate) headers: Headers,
     /// The packet as its flow sees it.
     pub(crate) arrival: Arrival,
+    /// The process behind the packet, if that was asked.
+    pub(crate) owner: Owner,
+    /// Room for [`local`].
+    question: Question,
     /// Vectors that found no room in the ring.
     waiting: u64,
     /// A word for [`crate::packet::Packet`].
@@ -82,6 +89,14 @@ impl Passage {
         self.template.key = key;
         self.arrival = Arrival::new(&self.headers, from_b, now_us);
         self.waiting = 0;
+        self.owner.claim = NOBODY;
+    }
+
+    /// Finds out which process is behind the packet.
+    #[inline(always)]
+    pub(crate) fn find_owner(&mut self, skb: *mut __sk_buff, from_initiator: bool) {
+        let Self { headers, question, owner, .. } = self;
+        local::of_packet(skb, headers, from_initiator, question, owner);
     }
 
     /// Whether a vector found no room in the ring.
@@ -224,4 +239,11 @@ pub(crate) fn peek(entry: *const Entry) -> Option<&'static Flow> {
     // SAFETY: an entry of the map, which outlives the program.
     let entry = unsafe { &*entry };
     if entry.state == ALIVE { Some(&entry.flow) } else { None }
+}
+
+/// As [`peek`], of an entry that may not have begun: all of it is 0 then.
+#[inline(always)]
+pub(crate) fn glance(entry: *const Entry) -> &'static Flow {
+    // SAFETY: as in `peek`.
+    unsafe { &(*entry).flow }
 }

@@ -169,11 +169,16 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t, help_heading = "Traffic")]
     pub attach: AttachMode,
 
+    /// Name the process behind each flow that a socket of this host is one end of: id, name, program, user, control
+    /// group and container. Takes cgroup2, at whose root it is attached
+    #[arg(long, help_heading = "Vectors")]
+    pub process: bool,
+
     /// What is made of the packets.
     #[command(flatten)]
     pub flows: FlowOptions,
 
-    /// Ring buffer between kernel and agent, 376 bytes a vector; rounded up to a power of two, at least
+    /// Ring buffer between kernel and agent, 424 bytes a vector; rounded up to a power of two, at least
     /// 64KiB. A full ring delays vectors, it loses none
     #[arg(long, value_name = "SIZE", default_value = "8MiB", help_heading = "Output")]
     pub ring_size: ByteSize,
@@ -225,6 +230,7 @@ impl RunArgs {
             interfaces,
             direction,
             attach,
+            process,
             flows,
             ring_size,
             latency,
@@ -241,6 +247,7 @@ impl RunArgs {
             interfaces,
             direction,
             attach,
+            process,
             flows,
             ring_size: ring_size.as_u64(),
             latency,
@@ -294,6 +301,7 @@ mod tests {
             "--iface=b",
             "--direction=ingress",
             "--attach=clsact",
+            "--process",
             "--window=16",
             "--stride=8",
             "--min-gap=0s",
@@ -327,6 +335,7 @@ mod tests {
         assert_eq!((given.config.min_gap_us, given.config.interval_us), (0, 2_500_000));
         assert_eq!(given.filter, crate::filter::compile("udp port 53").expect("a filter"));
         assert_eq!((given.config.sample, given.config.decap), (u32::MAX / 4, 1));
+        assert_eq!(given.config.process, 1);
         assert_eq!(given.poll, Duration::from_millis(10));
         assert_eq!(given.config.idle_timeout_us, 60_000_000);
         assert_eq!(given.config.active_timeout_us, 3_600_000_000);

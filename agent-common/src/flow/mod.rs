@@ -115,6 +115,9 @@ impl Flow {
     pub const WITHOUT_RING: usize = core::mem::offset_of!(Self, window) + Window::WITHOUT_RING;
 }
 
+/// Packets of a flow that are all asked for their process, if it is not known.
+const OWNER_EAGER: u64 = 16;
+
 const FIN_FWD: u8 = 1;
 const FIN_BWD: u8 = 2;
 const RESET: u8 = 4;
@@ -327,18 +330,27 @@ impl Flow {
         }
     }
 
-    /// Whether a packet should tell whose socket it is of: it is not known for certain yet.
+    /// Whether a packet is asked whose socket it is of: as long as that is not known for certain, the first few are,
+    /// and of the many of a flow that is nobody's here ever fewer.
     #[inline(always)]
     pub fn asks_for_owner(&self) -> bool {
-        self.owner.claim != owner::USED
+        let [fwd, bwd] = &self.summary.totals;
+        let packets = fwd.packets + bwd.packets;
+        self.owner.claim != owner::USED && (packets < OWNER_EAGER || packets & (packets - 1) == 0)
     }
 
     /// Takes the process that a packet of this flow told, unless a better word is known.
     #[inline(always)]
     pub fn own(&mut self, owner: &Owner) {
-        if owner.claim != owner::NOBODY && self.asks_for_owner() {
+        if owner.claim != owner::NOBODY && self.owner.claim != owner::USED {
             copy(&mut self.owner, owner);
         }
+    }
+
+    /// Whether a packet comes from who began the flow, as far as that is known.
+    #[inline(always)]
+    pub fn would_be_from_initiator(&self, arrival: &Arrival) -> bool {
+        self.summary.first_us == 0 || self.summary.initiator_is_b == arrival.from_b
     }
 
     /// Whether nothing came before `arrival`, which is taken: the flow began with it.

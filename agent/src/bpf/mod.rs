@@ -4,6 +4,7 @@
 
 mod attach;
 mod clsact;
+mod owners;
 mod pin;
 pub mod probe;
 mod self_check;
@@ -116,7 +117,7 @@ impl Kernel {
             Program::Empty,
         ] {
             let loaded = classifier(&mut ebpf, program)?;
-            loaded.load().map_err(|error| cannot_load(program, error))?;
+            loaded.load().map_err(|error| cannot_load(program.name(), error))?;
             debug!(program = program.name(), instructions = ?verified(loaded), "loaded");
         }
         let logger = if *kernel_log {
@@ -209,7 +210,14 @@ impl Kernel {
 }
 
 fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
-    let name = program.name();
+    named(ebpf, program.name())
+}
+
+/// A program of the object, by its name and kind.
+fn named<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
     let found = ebpf.program_mut(name).with_context(|| not_in_object(name))?;
     found.try_into().with_context(|| not_in_object(name))
 }
@@ -233,8 +241,7 @@ fn cannot_make_maps(max_flows: u32, ring_bytes: u32) -> String {
     )
 }
 
-fn cannot_load(program: Program, error: ProgramError) -> Error {
-    let name = program.name();
+fn cannot_load(name: &str, error: ProgramError) -> Error {
     match &error {
         ProgramError::LoadError { io_error, verifier_log: _ }
             if io_error.raw_os_error() == Some(PERMISSION) =>

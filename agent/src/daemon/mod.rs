@@ -81,6 +81,9 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
             kernel_log: settings.kernel_log,
         })?;
         kernel.self_check()?;
+        if settings.config.process != 0 {
+            kernel.watch_processes()?;
+        }
         let to_stdout = settings.outputs.targets.contains(&Target::Stdout);
         let status = Status::new(quiet, to_stdout);
         let mut daemon = Daemon {

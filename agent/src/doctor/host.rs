@@ -9,7 +9,7 @@ use rustix::{
 };
 
 use super::check::Check;
-use crate::privilege;
+use crate::{privilege, process::mounts};
 
 /// The kernel's age.
 pub(super) fn kernel(release: &str) -> Check {
@@ -46,18 +46,8 @@ pub(super) fn cgroup() -> Check {
     }
 }
 
-fn cgroup_of(mounts: &str) -> Check {
-    let (mut first, mut second) = (None, None);
-    for line in mounts.lines() {
-        // … mount-point options [optional …] - type source options (proc(5))
-        let Some((before, after)) = line.split_once(" - ") else { continue };
-        let place = before.split(' ').nth(4);
-        match after.split(' ').next() {
-            Some("cgroup") => first = first.or(place),
-            Some("cgroup2") => second = second.or(place),
-            _ => {}
-        }
-    }
+fn cgroup_of(mountinfo: &str) -> Check {
+    let (first, second) = mounts(mountinfo);
     match (second, first) {
         (Some(place), None) => Check::ok("cgroup", format!("version 2 at {place}")),
         (Some(place), Some(_)) => {
@@ -66,7 +56,7 @@ fn cgroup_of(mounts: &str) -> Check {
         (None, first) => {
             let found = first.map_or("no control groups are mounted", |_| "version 1 only");
             Check::missing("cgroup", found).or_else(
-                "nothing in this version; processes are told apart by it",
+                "--process: which process a flow belongs to",
                 "sudo mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with \
                  systemd.unified_cgroup_hierarchy=1",
             )

@@ -56,12 +56,24 @@ impl Hierarchy {
 
 /// Where the unified hierarchy is mounted, if it is.
 pub(crate) fn root() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    mounts.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (folder, kind) = (words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(folder))
-    })
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts(&mountinfo).1.map(PathBuf::from)
+}
+
+/// Where control groups are mounted, of the first version and of the second, in the text of /proc/self/mountinfo.
+pub(crate) fn mounts(mountinfo: &str) -> (Option<&str>, Option<&str>) {
+    let (mut first, mut second) = (None, None);
+    for line in mountinfo.lines() {
+        // … mount-point options [optional …] - type source options (proc(5))
+        let Some((before, after)) = line.split_once(" - ") else { continue };
+        let place = before.split(' ').nth(4);
+        match after.split(' ').next() {
+            Some("cgroup") => first = first.or(place),
+            Some("cgroup2") => second = second.or(place),
+            _ => {}
+        }
+    }
+    (first, second)
 }
 
 /// The container that a control group's path names: the innermost id, bare or as in `docker-ID.scope`.

@@ -14,6 +14,7 @@ use agent_common::{
 };
 
 use self::cgroup::Hierarchy;
+pub(crate) use self::cgroup::{mounts, root as hierarchy};
 
 /// A process behind flows.
 #[derive(Clone, Debug, PartialEq, Eq)]

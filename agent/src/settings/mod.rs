@@ -86,6 +86,8 @@ pub struct Options {
     pub direction: Direction,
     /// `--attach`.
     pub attach: AttachMode,
+    /// Whether vectors name the process behind their flow.
+    pub process: bool,
     /// What is made of the packets.
     pub flows: FlowOptions,
     /// `--ring-size`, in bytes.
@@ -240,7 +242,7 @@ impl Options {
             interfaces: once_each(self.interfaces)?,
             direction: self.direction,
             attach: self.attach,
-            config: Config { wakeup_bytes, ..flows.config },
+            config: Config { wakeup_bytes, process: self.process.into(), ..flows.config },
             filter: flows.filter,
             poll: flows.poll,
             max_flows: flows.max_flows,
@@ -301,6 +303,7 @@ pub(crate) mod tests {
             interfaces: vec!["eth0".into()],
             direction: Direction::Both,
             attach: AttachMode::Auto,
+            process: false,
             flows: flows::tests::options(),
             ring_size: 8 << 20,
             latency: Latency::Balanced,

@@ -173,7 +173,7 @@ fn one_who_can_wait_gets_everything_out_through_a_small_queue() {
     let plan = Plan { queue: 1, ..plan(&[&path]) };
     let mut outputs = Blocking::start(&plan).expect("a file");
     for number in 0..3000 {
-        outputs.write(&numbered(number), "eth0", 0).expect("written");
+        outputs.write(&numbered(number), &Context::new("eth0", 0)).expect("written");
     }
     let report = outputs.finish().remove(0);
     assert!(matches!(report.ending, Ending::Complete) && report.totals.is_plain(), "{report:?}");
@@ -185,7 +185,8 @@ fn one_who_can_wait_gets_everything_out_through_a_small_queue() {
 #[test]
 fn one_who_can_wait_is_told_of_an_error() {
     let mut outputs = Blocking::start(&plan(&["/dev/full"])).expect("a file");
-    let failed = (0..100_000).find_map(|number| outputs.write(&numbered(number), "x", 0).err());
+    let failed = (0..100_000)
+        .find_map(|number| outputs.write(&numbered(number), &Context::new("x", 0)).err());
     let text = failed.expect("an error").to_string();
     assert!(text.starts_with("/dev/full: No space left"), "{text}");
     let error = Blocking::start(&plan(&["unix:/tmp/x"])).expect_err("a socket").to_string();

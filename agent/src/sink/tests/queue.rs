@@ -47,7 +47,7 @@ impl Consumer {
 
     fn push(&mut self, vectors: usize) {
         for _ in 0..vectors {
-            self.builder.push(&numbered(self.pushed), "eth0", 0);
+            self.builder.push(&numbered(self.pushed), &Context::new("eth0", 0));
             self.pushed += 1;
         }
         self.queue.push(&self.builder.take().expect("a batch"));
