@@ -42,9 +42,10 @@ struct Tuple {
 
 /// Finds the process behind a packet, or nobody.
 ///
-/// A packet on its way out has its socket with it. One on its way in has not met it yet: it is looked for, as the
-/// kernel will, if the packet is for this host at all. On a loopback interface both ends are here, and it is the
-/// initiator's process that counts.
+/// A packet on its way out of where it was made has its socket with it. One on its way in has not met its own yet, though
+/// one that came over a veth has its sender's: it is looked for, as the kernel will, if the packet is for this host at
+/// all. What is only passed on, by a router or a bridge, is nobody's here. On a loopback interface both ends are here,
+/// and it is the initiator's process that counts.
 #[inline(always)]
 pub(crate) fn of_packet(
     skb: *mut __sk_buff,
@@ -55,14 +56,22 @@ pub(crate) fn of_packet(
 ) {
     owner.claim = NOBODY;
     // SAFETY: the kernel calls the program with a valid context.
-    let own = unsafe { (&raw const (*skb).__bindgen_anon_2.sk).read_volatile() };
-    if !own.is_null() {
+    let came_by = unsafe { (&raw const (*skb).ingress_ifindex).read_volatile() };
+    if came_by == 0 {
+        // SAFETY: as above.
+        let own = unsafe { (&raw const (*skb).__bindgen_anon_2.sk).read_volatile() };
+        if own.is_null() {
+            return;
+        }
         // SAFETY: the context's socket.
         let full = unsafe { bpf_sk_fullsock(own) };
         if !full.is_null() {
             // SAFETY: a full socket.
             unsafe { owner::of_socket(full.cast(), owner) };
         }
+        return;
+    }
+    if came_by != headers.ifindex {
         return;
     }
     let on_loopback = headers.ifindex == LOOPBACK;
@@ -94,13 +103,7 @@ pub(crate) fn of_packet(
 #[inline(always)]
 fn is_for_this_host(skb: *mut __sk_buff, headers: &Headers, route: &mut bpf_fib_lookup) -> bool {
     // SAFETY: the kernel calls the program with a valid context.
-    let (came_by, kind) = unsafe {
-        (
-            (&raw const (*skb).ingress_ifindex).read_volatile(),
-            (&raw const (*skb).pkt_type).read_volatile(),
-        )
-    };
-    if came_by != headers.ifindex || kind == OTHERHOST {
+    if unsafe { (&raw const (*skb).pkt_type).read_volatile() } == OTHERHOST {
         return false;
     }
     let (v4, from, to) = (headers.version == 4, &headers.src.address, &headers.dst.address);

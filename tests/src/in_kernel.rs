@@ -15,7 +15,7 @@ use agent_common::{
 };
 use feature_agent::{
     bpf::{Kernel, LoadOptions, PacketContext, Program},
-    line::{LineWriter, Shape},
+    line::{Context, LineWriter, Shape},
 };
 
 use crate::{
@@ -91,7 +91,7 @@ impl InKernel {
     pub fn drain(&mut self) -> usize {
         let Self { kernel, writer, printed } = self;
         let mut each = |record: &_| {
-            writer.append(printed, record, "lo", 0);
+            writer.append(printed, record, &Context::new("lo", 0));
         };
         kernel.drain(usize::MAX, &mut each).unwrap_or_else(|e| panic!("{e:#}"))
     }

@@ -28,6 +28,7 @@ pub mod netns;
 pub mod oracle;
 pub mod parity;
 pub mod pcap;
+pub mod peers;
 pub mod privileges;
 pub mod random;
 pub mod scenario;
