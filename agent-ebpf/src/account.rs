@@ -49,7 +49,7 @@ pub(crate) fn packet(passage: &mut Passage, packet: &Packet, counters: &mut Coun
         let Some(entry) = table::find_or_insert(passage) else {
             return Fate::TableFull;
         };
-        if config::process() && table::glance(entry).asks_for_owner() {
+        if config::process() && table::glance(entry).asks_for_owner(&passage.arrival, &Loaded) {
             let from_initiator = table::glance(entry).would_be_from_initiator(&passage.arrival);
             passage.find_owner(packet.context(), from_initiator);
         }

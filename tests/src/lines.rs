@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::oracle::{FLAGS, FlowId};
 
 /// The envelope's fields in order.
-pub const ENVELOPE: [&str; 20] = [
+pub const ENVELOPE: [&str; 27] = [
     "schema",
     "ts",
     "iface",
@@ -28,6 +28,13 @@ pub const ENVELOPE: [&str; 20] = [
     "missed",
     "super_packets",
     "super_packets_kept",
+    "pid",
+    "comm",
+    "exe",
+    "uid",
+    "cgroup",
+    "cgroup_id",
+    "container_id",
     "lost",
 ];
 
@@ -192,7 +199,21 @@ impl Line {
         expect(REASONS.contains(&self.text("reason")), "unknown reason");
         expect(["syn", "synack", "first"].contains(&self.text("direction_by")), "direction_by");
         expect(self.get("midstream").is_boolean(), "midstream is no boolean");
-        expect(!self.text("hook").is_empty(), "hook is empty");
+        expect(["tc", "socket"].contains(&self.text("hook")), "unknown hook");
+        expect(
+            self.get("iface").is_null() == (self.text("hook") == "socket"),
+            "iface is null for hook socket only",
+        );
+        let is_known = !self.get("pid").is_null();
+        expect(
+            ["comm", "uid", "cgroup_id"].iter().all(|name| self.get(name).is_null() != is_known),
+            "pid, comm, uid and cgroup_id come together",
+        );
+        expect(
+            is_known
+                || ["exe", "cgroup", "container_id"].iter().all(|name| self.get(name).is_null()),
+            "exe, cgroup and container_id are a process's",
+        );
         self.expect_arithmetic(&mut expect);
         faults
     }

@@ -24,6 +24,7 @@ fn print(flow: &Flow, seq: usize, k: usize) -> String {
     let id = &flow.id;
     let [split, kept] = flow.super_packets_after(k);
     let ts = flow.packets[k - 1].time_us;
+    let process = [const { serde_json::Value::Null }; 7];
     let envelope = [
         json!("feature-agent/1:00c0ffee"),
         json!("ts goes here"),
@@ -44,8 +45,8 @@ fn print(flow: &Flow, seq: usize, k: usize) -> String {
         json!(0),
         json!(split),
         json!(kept),
-        json!(0),
     ];
+    let envelope = envelope.into_iter().chain(process).chain([json!(0)]);
     let values = flow.totals_after(k).into_iter().chain(flow.window_after(k, 64));
     let features = values.map(|(name, value)| {
         let value = match value {

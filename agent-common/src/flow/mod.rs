@@ -330,13 +330,14 @@ impl Flow {
         }
     }
 
-    /// Whether a packet is asked whose socket it is of: as long as that is not known for certain, the first few are,
-    /// and of the many of a flow that is nobody's here ever fewer.
+    /// Whether `arrival` is asked whose socket it is of: as long as that is not known for certain, the first few packets
+    /// are, and of the many of a flow that is nobody's here ever fewer. One that begins another flow is.
     #[inline(always)]
-    pub fn asks_for_owner(&self) -> bool {
+    pub fn asks_for_owner<T: Thresholds>(&self, arrival: &Arrival, thresholds: &T) -> bool {
         let [fwd, bwd] = &self.summary.totals;
         let packets = fwd.packets + bwd.packets;
-        self.owner.claim != owner::USED && (packets < OWNER_EAGER || packets & (packets - 1) == 0)
+        let is_asked = packets < OWNER_EAGER || packets & (packets - 1) == 0;
+        (self.owner.claim != owner::USED && is_asked) || self.ended(arrival, thresholds).is_some()
     }
 
     /// Takes the process that a packet of this flow told, unless a better word is known.

@@ -230,6 +230,46 @@ proptest! {
     }
 }
 
+fn owner(claim: u32, pid: u32) -> Owner {
+    Owner { claim, pid, ..Owner::NOBODY }
+}
+
+#[test]
+fn a_process_is_asked_for_until_one_has_used_the_socket() {
+    let config = Config::DEFAULT;
+    let asked = |flow: &Flow, now_us| flow.asks_for_owner(&arrival(now_us, 0, false), &config);
+    let (mut flow, _) = begun(&arrival(1, tcp::SYN, false), &config);
+    flow.own(&owner(owner::NOBODY, 1));
+    assert_eq!(emit(&mut flow, Reason::Stop, 1).owner, Owner::NOBODY);
+    flow.own(&owner(owner::MADE, 2));
+    assert_eq!(emit(&mut flow, Reason::Stop, 1).owner, owner(owner::MADE, 2));
+    assert!(asked(&flow, 1));
+    flow.own(&owner(owner::NOBODY, 3));
+    flow.own(&owner(owner::USED, 4));
+    flow.own(&owner(owner::USED, 5));
+    flow.own(&owner(owner::MADE, 6));
+    assert_eq!(emit(&mut flow, Reason::Stop, 1).owner, owner(owner::USED, 4));
+    assert!(!asked(&flow, 2));
+
+    // What comes after the idle time-out is another flow's, and so is its process.
+    let later_us = 2 + config.idle_timeout_us;
+    assert!(asked(&flow, later_us));
+    flow.on_packet(&arrival(later_us, tcp::SYN, false), Standing::Known, &config);
+    assert_eq!(emit(&mut flow, Reason::Stop, later_us).owner, Owner::NOBODY);
+}
+
+#[test]
+fn a_flow_that_is_nobodys_is_asked_ever_more_seldom() {
+    let config = Config::DEFAULT;
+    let (mut flow, _) = begun(&arrival(1, 0, false), &config);
+    let mut asked = 0;
+    for _ in 0..10_000 {
+        asked += u32::from(flow.asks_for_owner(&arrival(1, 0, false), &config));
+        flow.on_packet(&arrival(1, 0, false), Standing::Known, &config);
+    }
+    assert_eq!(asked, 15 + 10, "1 to 15, and 16 to 8192 by doubling");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
