@@ -25,6 +25,7 @@ pub mod filter;
 pub mod flow;
 pub mod key;
 pub mod layout;
+pub mod offsets;
 pub mod owner;
 pub mod parse;
 pub mod record;

@@ -18,6 +18,8 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext},
 };
 
+use crate::kernel;
+
 /// What a socket carries.
 #[repr(C)]
 struct Word {
@@ -146,7 +148,8 @@ fn write(word: *mut Word, claim: u32) {
 /// The process which runs.
 #[inline(always)]
 pub(crate) fn current(claim: u32) -> Owner {
-    let mut owner = Owner { claim, ..Owner::NOBODY };
+    let started_ns = kernel::process_started_ns();
+    let mut owner = Owner { claim, started_ns, ..Owner::NOBODY };
     // SAFETY: the helper has no preconditions.
     owner.pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     // SAFETY: as above.

@@ -336,7 +336,7 @@ impl Flow {
     pub fn asks_for_owner<T: Thresholds>(&self, arrival: &Arrival, thresholds: &T) -> bool {
         let [fwd, bwd] = &self.summary.totals;
         let packets = fwd.packets + bwd.packets;
-        let is_asked = packets < OWNER_EAGER || packets & (packets - 1) == 0;
+        let is_asked = packets < OWNER_EAGER || packets.is_power_of_two();
         (self.owner.claim != owner::USED && is_asked) || self.ended(arrival, thresholds).is_some()
     }
 

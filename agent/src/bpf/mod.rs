@@ -4,6 +4,8 @@
 
 mod attach;
 mod clsact;
+mod kernel_types;
+mod offsets;
 mod owners;
 mod pin;
 pub mod probe;
@@ -101,9 +103,11 @@ impl Kernel {
         let LoadOptions { config, filter, max_flows, ring_bytes, kernel_log } = options;
         // aya-log's levels: 0 is off, and the verifier then removes what would log.
         let log_level: u8 = if *kernel_log { 5 } else { 0 };
+        let offsets = offsets::read(config.process != 0);
         let mut ebpf = EbpfLoader::new()
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("CONFIG", bytemuck::bytes_of(config), true)
+            .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("FILTER", bytemuck::bytes_of(filter), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("FLOWS", *max_flows)
