@@ -3,8 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::TcpListener,
-    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    io::{Read as _, Write as _},
+    net::{IpAddr, TcpListener, TcpStream},
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::MetadataExt as _, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
     process::{self, Command},
     time::Duration,
@@ -39,7 +43,7 @@ fn watch(ns: &Netns, interface: &str) -> Agent {
     Agent::start(ns, &["--iface", interface, "--process", "--interval", "200ms"])
 }
 
-fn both() -> Vec<std::net::IpAddr> {
+fn both() -> Vec<IpAddr> {
     vec![Version::V4.far(), Version::V6.far()]
 }
 
@@ -117,7 +121,7 @@ fn each_end_knows_its_own_process() {
             assert_eq!(line.text("exe"), exe.to_str().expect("UTF-8"));
             assert_eq!(line.int("uid"), uid);
             let number = fs::metadata(root().join(&line.text("cgroup")[1..]));
-            let number = number.map(|group| std::os::unix::fs::MetadataExt::ino(&group));
+            let number = number.map(|group| group.ino());
             assert_eq!(line.int("cgroup_id"), number.expect("a control group"));
         }
     }
@@ -213,15 +217,42 @@ fn inherit(command: &mut Command, fd: i32) {
     }
 }
 
-/// Has a server answer, so that it has accepted.
-fn echo(mut stream: std::net::TcpStream) -> std::net::TcpStream {
-    use std::io::{Read as _, Write as _};
+fn connect(to: IpAddr) -> TcpStream {
+    TcpStream::connect((to, TCP_PORT)).expect("connect")
+}
 
+/// Has a server answer, so that it has accepted.
+fn echo(mut stream: TcpStream) -> TcpStream {
     for _ in 0..3 {
         stream.write_all(b"are you there?").expect("send");
         stream.read_exact(&mut [0; 14]).expect("the echo");
     }
     stream
+}
+
+#[test]
+fn a_connection_from_before_the_agent_is_known() {
+    if !is_root_or_say("a_connection_from_before_the_agent_is_known") {
+        return;
+    }
+    let pair = pair();
+    let server = start(&pair.far, &Role::Serve(both()));
+    let stream = pair.near.run(|| connect(Version::V4.far()));
+    let stream = echo(stream);
+    let agents = [watch(&pair.near, NEAR_IF), watch(&pair.far, FAR_IF)];
+    let stream = echo(stream);
+    let port = stream.local_addr().expect("an address").port();
+    let talked = [Talked { proto: 6, port, v6: false }];
+    agents.iter().for_each(|agent| await_lines(agent, &talked));
+    let [near, far] = agents.map(lines_of);
+    for (lines, pid) in [(&near, u64::from(process::id())), (&far, server.pid())] {
+        for line in by_flow(lines, &talked).values().flatten() {
+            assert_eq!(line.get("midstream"), &Value::Bool(true));
+            assert_eq!(line.int("pid"), pid, "{line:?}");
+            assert!(line.int("cgroup_id") > 0);
+        }
+    }
+    server.finish();
 }
 
 #[test]

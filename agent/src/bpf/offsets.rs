@@ -1,6 +1,6 @@
 //! The offsets that the kernel program reads by, out of the running kernel's types.
 
-use agent_common::offsets::{Offsets, TaskOffsets};
+use agent_common::offsets::{Offsets, OpenOffsets, TaskOffsets};
 use anyhow::Result;
 use tracing::debug;
 
@@ -15,6 +15,10 @@ pub(super) fn read(processes: bool) -> Offsets {
             Ok(task) => offsets.task = task,
             Err(error) => debug!("processes are known without the times they began: {error:#}"),
         }
+        match KernelTypes::of_this_kernel().and_then(|types| open(&types)) {
+            Ok(open) => offsets.open = open,
+            Err(error) => debug!("sockets that are open are left out: {error:#}"),
+        }
     }
     offsets
 }
@@ -24,6 +28,21 @@ fn task(types: &KernelTypes) -> Result<TaskOffsets> {
     Ok(TaskOffsets {
         group_leader: types.offset("task_struct", "group_leader")?,
         start_boottime: types.offset("task_struct", "start_boottime")?,
+    })
+}
+
+/// What finds the sockets that are open.
+fn open(types: &KernelTypes) -> Result<OpenOffsets> {
+    Ok(OpenOffsets {
+        socket_sk: types.offset("socket", "sk")?,
+        task_tgid: types.offset("task_struct", "tgid")?,
+        task_comm: types.offset("task_struct", "comm")?,
+        task_cred: types.offset("task_struct", "cred")?,
+        cred_uid: types.offset("cred", "uid")?,
+        task_cgroups: types.offset("task_struct", "cgroups")?,
+        css_set_dfl_cgrp: types.offset("css_set", "dfl_cgrp")?,
+        cgroup_kn: types.offset("cgroup", "kn")?,
+        kernfs_node_id: types.offset("kernfs_node", "id")?,
     })
 }
 
@@ -40,5 +59,6 @@ mod tests {
         };
         let task = task(&types).expect("a process's offsets");
         assert!(task.group_leader != task.start_boottime);
+        open(&types).expect("the offsets on the way to an open socket");
     }
 }

@@ -1,19 +1,21 @@
 //! The programs that note which process uses which socket, attached to the root of the control groups.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, io, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    Ebpf,
-    programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr},
+    Btf, Ebpf,
+    programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter},
 };
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{Kernel, cannot_load, named};
 use crate::process;
 
 /// Whoever makes a socket.
 const MADE: &str = "owner_made";
+/// What was open before.
+const OPEN: &str = "owner_open";
 /// Whoever uses one.
 const USES: [&str; 8] = [
     "owner_connect4",
@@ -43,8 +45,26 @@ impl Kernel {
             format!("--process: cannot attach to the control groups at {}", root.display())
         })?;
         debug!(cgroup = %root.display(), "sockets are watched for their processes");
+        match take_inventory(&mut self.ebpf) {
+            Ok(()) => debug!("sockets that were open know their processes"),
+            Err(error) => info!(
+                "this kernel does not show which sockets are open: those from before this start name \
+                 their process once it uses them ({error:#})"
+            ),
+        }
         Ok(())
     }
+}
+
+/// Walks over the open files of all tasks, for the sockets that were there before.
+fn take_inventory(ebpf: &mut Ebpf) -> Result<()> {
+    let program: &mut Iter = named(ebpf, OPEN)?;
+    program.load("task_file", &Btf::from_sys_fs()?)?;
+    let link = program.attach()?;
+    let mut walk = program.take_link(link)?.into_file()?;
+    // It has nothing to say: reading is what makes it walk.
+    io::copy(&mut walk, &mut io::sink()).context("the walk over the open files broke off")?;
+    Ok(())
 }
 
 fn attach(ebpf: &mut Ebpf, root: &Path) -> Result<()> {
