@@ -178,9 +178,7 @@ fn who_accepts_is_the_process_of_a_servers_socket() {
     let mut client = start(&pair.near, &Role::Talk(5, vec![Version::V6.far()]));
     let by_others = client.talked();
     let streams: Vec<_> = pair.near.run(|| {
-        let connect =
-            |_| std::net::TcpStream::connect((Version::V4.far(), TCP_PORT)).expect("connect");
-        (0..5).map(connect).map(echo).collect()
+        (0..5).map(|_| echo(connect(Version::V4.far()))).collect()
     });
     let talked: Vec<Talked> = streams
         .iter()
