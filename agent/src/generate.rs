@@ -65,6 +65,8 @@ fn roff(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn made(kind: Kind) -> String {
@@ -101,5 +103,44 @@ mod tests {
             page.contains(".TH feature\\-agent 1") || page.contains(".TH feature-agent 1"),
             "{page}"
         );
+    }
+
+    /// What a shell prints that runs a script, whose `$1` (of fish, `$argv[2]`) is the file of its completions; `None`
+    /// without that shell.
+    fn shell(name: &str, kind: Kind, flags: &[&str], script: &str) -> Option<String> {
+        let file =
+            std::env::temp_dir().join(format!("feature-agent-{}.{name}", std::process::id()));
+        std::fs::write(&file, made(kind)).expect("written");
+        let output =
+            Command::new(name).args(flags).args(["-c", script]).arg(name).arg(&file).output();
+        std::fs::remove_file(&file).expect("removed");
+        let output = match output {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                eprintln!("the completions for {name} were not tried: there is no {name}");
+                return None;
+            }
+            output => output.expect("started"),
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{name}: {said}");
+        Some(String::from_utf8(output.stdout).expect("UTF-8"))
+    }
+
+    #[test]
+    fn shells_complete_an_option() {
+        let bash = "set -e; source \"$1\"; COMP_WORDS=(feature-agent --ifa); COMP_CWORD=1; \
+                    _feature__agent feature-agent --ifa; echo \"${COMPREPLY[*]}\"";
+        let zsh =
+            "autoload -U compinit && compinit -u -D && source \"$1\" && whence -w _feature-agent";
+        let fish = "source $argv[2]; complete --do-complete 'feature-agent --ifa'";
+        for (name, kind, flags, script, expected) in [
+            ("bash", Kind::Bash, &["--norc"][..], bash, "--iface"),
+            ("zsh", Kind::Zsh, &["-f"], zsh, "_feature-agent: function"),
+            ("fish", Kind::Fish, &["--no-config"], fish, "--iface"),
+        ] {
+            if let Some(said) = shell(name, kind, flags, script) {
+                assert!(said.starts_with(expected), "{name}: {said}");
+            }
+        }
     }
 }

@@ -14,6 +14,9 @@ use std::{
 const OPEN: u8 = 0;
 const HELD: u8 = 1;
 const SHUT: u8 = 2;
+const SLOW: u8 = 3;
+/// How long it takes to pass on a buffer while it is slow: 800 kB/s.
+const SLOWLY: Duration = Duration::from_millis(20);
 
 /// Passes connections on to a server.
 #[derive(Debug)]
@@ -62,6 +65,11 @@ impl Gate {
         self.state.store(HELD, Ordering::Release);
     }
 
+    /// Lets pass, slowly.
+    pub fn slow(&self) {
+        self.state.store(SLOW, Ordering::Release);
+    }
+
     /// Cuts every connection, and lets none in.
     pub fn shut(&self) {
         self.state.store(SHUT, Ordering::Release);
@@ -83,6 +91,9 @@ fn pass(state: &Arc<AtomicU8>, passing: &Mutex<Vec<TcpStream>>, from: &TcpStream
         {
             while state.load(Ordering::Acquire) == HELD {
                 thread::sleep(Duration::from_millis(1));
+            }
+            if state.load(Ordering::Acquire) == SLOW {
+                thread::sleep(SLOWLY);
             }
             if to.write_all(&buffer[..count]).is_err() {
                 break;

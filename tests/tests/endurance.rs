@@ -343,7 +343,7 @@ fn read_rotated(folder: &Path, received: &AtomicU64, ended: &AtomicBool) -> Tall
         for path in &paths {
             let mut file = File::open(path).expect("a file");
             if path.extension().is_some_and(|ending| ending == "zst") {
-                let decoder = ruzstd::decoding::StreamingDecoder::new(file).expect("zstd");
+                let decoder = zstd::Decoder::new(file).expect("zstd");
                 read(path, &mut { decoder });
             } else if is_over {
                 read(path, &mut file);

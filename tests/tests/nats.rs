@@ -198,39 +198,85 @@ fn a_server_that_is_killed_when_all_is_out_costs_nothing() {
     assert_eq!(tally(&received), Tally { received: 2000, told: 0, next: 2000 });
 }
 
-#[test]
-fn one_that_is_stopped_holds_up_nobody() {
-    let mut server = NatsServer::start("");
+/// Hampers a server, kept to by a stream or not, for 7 s. What was made then is received, or counted and told about, and a
+/// file beside it notices nothing.
+fn hampered(
+    name: &str,
+    stream: bool,
+    hamper: impl Fn(&NatsServer, &Gate),
+    relieve: impl Fn(&NatsServer, &Gate),
+) -> Totals {
+    let mut server = NatsServer::start(JETSTREAM);
+    if stream {
+        server.make_stream("S", &["x"], &json!({}));
+    }
     let collector = Collector::start(&server, "x");
-    let folder = std::env::temp_dir().join(format!("feature-agent-stopped-{}", std::process::id()));
-    let file = folder.to_str().expect("UTF-8");
-    let url = format!("nats://{}/x", server.address());
-    let plan = Plan { queue: 1000, ..plan(&[&url, file]) };
-    let mut outputs = Outputs::start(&plan).expect("outputs");
+    let gate = Gate::to(server.address());
+    let file = std::env::temp_dir().join(format!("feature-agent-{name}-{}", std::process::id()));
+    let file = file.to_str().expect("UTF-8");
+    let url = format!("nats://{}/x", gate.address());
+    let mut outputs =
+        Outputs::start(&Plan { queue: 1000, ..plan(&[&url, file]) }).expect("outputs");
     let mut vectors = Vectors::new(&["eth0"]);
     run(vectors.push_patiently(&mut outputs, 500));
     wait_for("all is out", &outputs, |totals| totals.queued() == 0);
-    server.signal(Signal::SIGSTOP);
+    hamper(&server, &gate);
     for _ in 0..70 {
         run(vectors.push_patiently(&mut outputs, 100));
         thread::sleep(Duration::from_millis(100));
     }
     let of_file = outputs.totals().nth(1).expect("two outputs").1;
     assert!(of_file.queued() < 1000 && of_file.dropped == 0, "{of_file}");
-    wait_for("vectors are dropped", &outputs, |totals| totals.errors > 0 && totals.dropped > 0);
-    server.signal(Signal::SIGCONT);
+    wait_for("vectors are dropped", &outputs, |totals| totals.dropped > 0);
+    relieve(&server, &gate);
     wait_for("all is out", &outputs, |totals| totals.queued() == 0);
     vectors.push(&mut outputs, 1);
     run(outputs.finish(Duration::from_secs(10)));
     let reports = outputs.reports();
     assert!(reports[1].totals.is_plain(), "{}", reports[1].totals);
     let totals = reports[0].totals;
-    assert!(wait_until(PATIENCE, || collector.len() as u64 >= totals.sent));
-    server.kill();
-    let tally = tally(&once_each(collector.finish()));
+    let received = if stream {
+        server.client().kept("S")
+    } else {
+        assert!(wait_until(PATIENCE, || collector.len() as u64 >= totals.sent));
+        server.kill();
+        once_each(collector.finish())
+    };
+    let tally = tally(&received);
     assert_eq!((tally.received, tally.told), (totals.sent, totals.dropped));
     assert_eq!(tally.next, vectors.made());
     std::fs::remove_file(file).expect("the file");
+    totals
+}
+
+fn stopped(name: &str, stream: bool) {
+    let totals = hampered(
+        name,
+        stream,
+        |server, _| server.signal(Signal::SIGSTOP),
+        |server, _| server.signal(Signal::SIGCONT),
+    );
+    assert!(totals.errors > 0, "{totals}");
+}
+
+#[test]
+fn one_that_is_stopped_holds_up_nobody() {
+    stopped("stopped", false);
+}
+
+#[test]
+fn a_stream_that_is_stopped_holds_up_nobody() {
+    stopped("stopped-stream", true);
+}
+
+#[test]
+fn one_that_is_slow_holds_up_nobody() {
+    hampered("slow", false, |_, gate| gate.slow(), |_, gate| gate.open());
+}
+
+#[test]
+fn a_stream_that_is_slow_holds_up_nobody() {
+    hampered("slow-stream", true, |_, gate| gate.slow(), |_, gate| gate.open());
 }
 
 /// What the agent said is known to no one else: its log is the test's, so the error is found by the counts.

@@ -7,8 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use feature_agent_tests::mount::Tmpfs;
-use feature_agent_tests::sys::is_root_or_say;
+use feature_agent_tests::{agent::binary, mount::Tmpfs, sys::is_root_or_say};
 
 const UNITS: [&str; 2] = ["feature-agent.service", "feature-agent@.service"];
 /// The most that `systemd-analyze security` may find exposed, of 10.
@@ -95,4 +94,28 @@ fn both_units_are_shut_alike() {
         lines.map(str::to_owned).collect()
     };
     assert_eq!(lines(UNITS[0]), lines(UNITS[1]));
+}
+
+/// The number before a word.
+fn before(text: &str, word: &str) -> f64 {
+    let (number, _) = text.split_once(word).unwrap_or_else(|| panic!("no {word} in {text}"));
+    let number = number.split_whitespace().next_back().expect("a number").replace(',', "");
+    number.parse().unwrap_or_else(|error| panic!("{number}: {error}"))
+}
+
+#[test]
+fn the_memory_limit_fits_the_flows_that_the_units_name() {
+    for name in UNITS {
+        let text = unit(name);
+        let flows = before(&text, " flows. Sinks' queues");
+        let (_, limit) = text.split_once("\nMemoryMax=").expect("a limit");
+        let limit: f64 = limit.split('M').next().and_then(|n| n.parse().ok()).expect("in MiB");
+        let flows = format!("{flows}");
+        let args = ["config", "--config", "/dev/null", "--iface", "lo", "--max-flows", &flows];
+        let config = said(&binary().display().to_string(), &args).expect("it runs");
+        let taken = before(&config, " MiB of kernel memory");
+        // The agent itself, and two full queues of 8,192 vectors of 1.6 kB.
+        let rest = 25.0 + 2.0 * 13.2;
+        assert!(taken > 300.0 && taken + rest <= limit, "{taken} MiB and {rest} of {limit}");
+    }
 }

@@ -101,8 +101,8 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
     if trial == Trial::No { Ok(()) } else { clean_root::try_package(&folder, &deb, trial) }
 }
 
-/// Has rustup install what a static program is linked with. The C compiler of the host does for the part of the
-/// cryptography behind TLS that is C.
+/// Has rustup install what a static program is linked with. The C compiler of the host does for what is C, zstd and a part
+/// of the cryptography behind TLS: they ask the C library for nothing that musl has not.
 pub(crate) fn target() -> Result<()> {
     shell::run(Command::new("rustup").current_dir(project::root()?).args(["target", "add", TARGET]))
         .with_context(|| {

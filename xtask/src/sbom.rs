@@ -43,8 +43,10 @@ fn document(crates: &BTreeMap<(String, String), String>) -> String {
     let component = |((name, version), licence): (&(String, String), &String)| {
         format!(
             "    {{\"type\": \"library\", \"name\": \"{name}\", \"version\": \"{version}\", \
-             \"purl\": \"pkg:cargo/{name}@{version}\", \
+             \"purl\": \"pkg:cargo/{name}@{}\", \
              \"licenses\": [{{\"expression\": \"{}\"}}]}}",
+            // A plus would be read as a blank.
+            version.replace('+', "%2B"),
             licence.replace('/', " OR ")
         )
     };
@@ -64,11 +66,12 @@ mod tests {
     #[test]
     fn each_crate_is_named_once_with_its_licence() {
         let listed = "feature-agent v0.1.0 (/x/agent)\tMIT OR Apache-2.0\nanyhow v1.0.1\tMIT/Apache-2.0\n\
-                      anyhow v1.0.1 (*)\tMIT/Apache-2.0\n";
+                      anyhow v1.0.1 (*)\tMIT/Apache-2.0\nzstd-sys v2.1.3+zstd.1.5.7\tMIT/Apache-2.0\n";
         let crates = crates(listed);
-        assert_eq!(crates.len(), 2);
+        assert_eq!(crates.len(), 3);
         let text = document(&crates);
         assert!(text.contains("\"purl\": \"pkg:cargo/anyhow@1.0.1\""), "{text}");
+        assert!(text.contains("\"pkg:cargo/zstd-sys@2.1.3%2Bzstd.1.5.7\""), "{text}");
         assert!(text.contains("{\"expression\": \"MIT OR Apache-2.0\"}"), "{text}");
     }
 }

@@ -64,7 +64,7 @@ impl Stream {
                 Self::Gzip(Box::new(Gzip::new(BufReader::with_capacity(CAPACITY, raw))))
             }
             magic if zstd::is_zstd(magic) => {
-                Self::Zstd(Box::new(Zstd::new(BufReader::with_capacity(CAPACITY, raw))))
+                Self::Zstd(Box::new(Zstd::new(BufReader::with_capacity(CAPACITY, raw))?))
             }
             _ => Self::Plain(raw),
         })

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 mod flows;
 
-use agent_common::{config::Config, filter::Program};
+use agent_common::{config::Config, entry::Entry, filter::Program, key::FlowKey};
 use clap::ValueEnum;
 
 pub(crate) use self::flows::duration;
@@ -153,8 +153,9 @@ impl ReplayOptions {
     }
 }
 
-/// Kernel memory of a flow, in bytes: entry, element of the hash, and its share of the buckets; measured.
-const BYTES_PER_FLOW: u64 = 1_080;
+/// Kernel memory of a flow, in bytes: its entry and key, and the hash's own element (48) and bucket (16); measured, as
+/// `memlock` of the map's descriptor.
+const BYTES_PER_FLOW: u64 = (size_of::<Entry>() + size_of::<FlowKey>() + 48 + 16) as u64;
 
 /// Checked settings of the main job.
 #[derive(Clone, Debug, PartialEq, Eq)]

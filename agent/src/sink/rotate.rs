@@ -2,14 +2,14 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Write as _},
+    io,
     path::{Path, PathBuf},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
 };
 
-use ruzstd::encoding::{CompressionLevel, compress};
 use tracing::warn;
+use zstd::{DEFAULT_COMPRESSION_LEVEL, Encoder};
 
 /// When a file is closed and another begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,57 +89,9 @@ fn replace(path: &Path) -> io::Result<()> {
 }
 
 fn write_compressed(path: &Path, to: &Path) -> io::Result<()> {
-    let mut from = Told::new(BufReader::new(File::open(path)?));
-    let mut to = Told::new(BufWriter::new(File::create(to)?));
-    compress(&mut from, &mut to, CompressionLevel::Fastest);
-    from.finish()?;
-    to.finish()?.flush()
-}
-
-/// The compressor takes it that reading and writing cannot fail, and ends the process if they do: what fails is
-/// kept from it, and told afterwards.
-struct Told<T> {
-    inner: T,
-    failed: Option<io::Error>,
-}
-
-impl<T> Told<T> {
-    fn new(inner: T) -> Self {
-        Self { inner, failed: None }
-    }
-
-    fn finish(self) -> io::Result<T> {
-        self.failed.map_or(Ok(self.inner), Err)
-    }
-}
-
-impl<T: io::Read> io::Read for Told<T> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.failed.is_some() {
-            return Ok(0);
-        }
-        loop {
-            match self.inner.read(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.failed = Some(error);
-                    return Ok(0);
-                }
-                read => return read,
-            }
-        }
-    }
-}
-
-impl<T: io::Write> io::Write for Told<T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.failed.is_none() {
-            self.failed = self.inner.write_all(bytes).err();
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let mut to = Encoder::new(File::create(to)?, DEFAULT_COMPRESSION_LEVEL)?;
+    to.include_checksum(true)?;
+    io::copy(&mut File::open(path)?, &mut to)?;
+    to.finish()?;
+    Ok(())
 }

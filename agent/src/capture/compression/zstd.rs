@@ -1,36 +1,30 @@
 //! Zstandard (RFC 8878): any number of frames, one after the other, with frames to be skipped between them.
 
 use std::{
-    error::Error,
-    io::{self, BufRead, ErrorKind, Read},
+    fmt,
+    io::{self, BufRead, Read},
 };
 
-use ruzstd::decoding::{
-    BlockDecodingStrategy, FrameDecoder,
-    errors::{FrameDecoderError, ReadFrameHeaderError},
-};
+use zstd::stream::raw::{Decoder, InBuffer, Operation as _, OutBuffer};
 
 use super::{corrupt, cut_off};
 
 const FRAME: u32 = 0xfd2f_b528;
 /// Frames of other things.
 const SKIPPED: std::ops::RangeInclusive<u32> = 0x184d_2a50..=0x184d_2a5f;
-/// An empty last block, and a check sum.
-const END_OF_FRAME: [u8; 7] = [1, 0, 0, 0, 0, 0, 0];
+/// Bytes of a block's header.
+const HEADER: usize = 3;
 
 /// Decompresses.
 pub(in super::super) struct Zstd<R> {
     source: R,
-    decoder: FrameDecoder,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    BetweenFrames,
-    InFrame,
-    /// To be told once all that came before is given out.
-    Failed(Option<io::Error>),
+    decoder: Decoder<'static>,
+    /// Bytes that the decoder would have next; 0 between frames.
+    wanted: usize,
+    /// Whether it may hold more that is decoded.
+    holds_more: bool,
+    /// Whether there was a fault in the data, behind which there is nothing.
+    has_failed: bool,
 }
 
 /// Whether compressed data that begins so is of this format.
@@ -40,112 +34,74 @@ pub(super) fn is_zstd(magic: &[u8]) -> bool {
 }
 
 impl<R: BufRead> Zstd<R> {
-    pub(super) fn new(source: R) -> Self {
-        Self { source, decoder: FrameDecoder::new(), state: State::BetweenFrames }
+    pub(super) fn new(source: R) -> io::Result<Self> {
+        let decoder = Decoder::new()?;
+        Ok(Self { source, decoder, wanted: 0, holds_more: false, has_failed: false })
     }
 
     pub(super) fn source(&self) -> &R {
         &self.source
     }
 
-    /// Begins the next frame, or skips one; false if there is none.
-    fn next_frame(&mut self) -> io::Result<bool> {
-        if self.source.fill_buf()?.is_empty() {
-            return Ok(false);
+    /// Has the decoder take one step; tells how many bytes it gave out. `None` at the end of all frames.
+    fn step(&mut self, target: &mut [u8]) -> io::Result<Option<usize>> {
+        let input = if self.holds_more { &[] } else { self.source.fill_buf()? };
+        if input.is_empty() && !self.holds_more {
+            return if self.wanted == 0 { Ok(None) } else { Err(cut_off("zstd")) };
         }
-        match self.decoder.reset(&mut self.source) {
-            Ok(()) => self.state = State::InFrame,
-            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                length,
-                ..
-            })) => {
-                let length = u64::from(length);
-                if io::copy(&mut self.source.by_ref().take(length), &mut io::sink())? < length {
-                    return Err(cut_off("zstd"));
-                }
-            }
-            Err(error) => return Err(explained(error)),
-        }
-        Ok(true)
-    }
-
-    /// Decodes one block, or ends the frame.
-    fn next_block(&mut self) -> io::Result<()> {
-        if !self.decoder.is_finished() {
-            let one = BlockDecodingStrategy::UptoBlocks(1);
-            self.decoder.decode_blocks(&mut self.source, one).map_err(explained)?;
-            return Ok(());
-        }
-        self.state = State::BetweenFrames;
-        let stored = self.decoder.get_checksum_from_data();
-        if stored.is_some() && stored != self.decoder.get_calculated_checksum() {
-            return Err(corrupt("zstd", "its check sum is wrong"));
-        }
-        Ok(())
-    }
-
-    /// The decoder keeps back as much as later blocks may refer to, until the frame ends: so it is made to end.
-    fn fail(&mut self, error: io::Error) {
-        if matches!(self.state, State::InFrame) {
-            let one = BlockDecodingStrategy::UptoBlocks(1);
-            // What this does not bring to light is lost.
-            self.decoder.decode_blocks(END_OF_FRAME.as_slice(), one).ok();
-        }
-        self.state = State::Failed(Some(error));
+        // With an error the decoder does not say what it gave out before. It wants a block and the header of the one
+        // behind it at a time: each is given alone, so that what is bad in one takes nothing of the other along.
+        let most = if self.wanted > HEADER { self.wanted - HEADER } else { self.wanted.max(1) };
+        let mut input = InBuffer::around(&input[..input.len().min(most)]);
+        let mut output = OutBuffer::around(target);
+        let wanted = self.decoder.run(&mut input, &mut output);
+        let (taken, given) = (input.pos(), output.pos());
+        self.source.consume(taken);
+        self.wanted = wanted.map_err(|error| {
+            self.has_failed = true;
+            explained(&error)
+        })?;
+        self.holds_more = given == target.len();
+        Ok(Some(given))
     }
 }
 
 impl<R: BufRead> Read for Zstd<R> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        if target.is_empty() || self.has_failed {
+            return Ok(0);
+        }
         loop {
-            if self.decoder.can_collect() > 0 {
-                return self.decoder.read(target);
-            }
-            let step = match &mut self.state {
-                State::BetweenFrames => match self.next_frame() {
-                    Ok(false) => return Ok(0),
-                    Ok(true) => Ok(()),
-                    Err(error) => Err(error),
-                },
-                State::InFrame => self.next_block(),
-                State::Failed(error) => return error.take().map_or(Ok(0), Err),
-            };
-            if let Err(error) = step {
-                self.fail(error);
+            match self.step(target)? {
+                Some(0) => {}
+                given => return Ok(given.unwrap_or(0)),
             }
         }
     }
 }
 
-impl<R: std::fmt::Debug> std::fmt::Debug for Zstd<R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { source, decoder: _, state } = self;
-        f.debug_struct("Zstd").field("source", source).field("state", state).finish_non_exhaustive()
+impl<R: fmt::Debug> fmt::Debug for Zstd<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, decoder: _, wanted, holds_more, has_failed } = self;
+        f.debug_struct("Zstd")
+            .field("source", source)
+            .field("wanted", wanted)
+            .field("holds_more", holds_more)
+            .field("has_failed", has_failed)
+            .finish_non_exhaustive()
     }
 }
 
-fn explained(error: FrameDecoderError) -> io::Error {
-    match error {
-        FrameDecoderError::WindowSizeTooBig { requested, max } => corrupt(
+/// The library's errors are texts: `ERR_getErrorString` in its `error_private.c`.
+fn explained(error: &io::Error) -> io::Error {
+    match error.to_string().as_str() {
+        "Frame requires too much memory for decoding" => corrupt(
             "zstd",
-            format!(
-                "it needs {} MiB of memory, more than {} MiB; decompress it by `zstd -d --long=31`",
-                requested >> 20,
-                max >> 20
-            ),
+            "it needs more than 128 MiB of memory; decompress it by `zstd -d --long=31`",
         ),
-        FrameDecoderError::DictNotProvided { .. } => {
+        "Dictionary mismatch" => {
             corrupt("zstd", "it needs a dictionary; decompress it by `zstd -d -D`")
         }
-        error => match cause(&error).map(io::Error::kind) {
-            Some(ErrorKind::UnexpectedEof) => cut_off("zstd"),
-            Some(kind) => io::Error::new(kind, error.to_string()),
-            None => corrupt("zstd", error),
-        },
+        text => corrupt("zstd", text),
     }
-}
-
-/// The system's error behind another.
-fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
-    error.downcast_ref().or_else(|| cause(error.source()?))
 }

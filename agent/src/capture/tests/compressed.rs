@@ -3,7 +3,6 @@
 use std::io::Write as _;
 
 use flate2::{Compression, write::GzEncoder};
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use super::{
     write::{MICROSECONDS, Order, pcap_header, pcap_record},
@@ -30,7 +29,10 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 fn zstd(content: &[u8]) -> Vec<u8> {
-    compress_to_vec(content, CompressionLevel::Fastest)
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("memory");
+    encoder.include_checksum(true).expect("there is one");
+    encoder.write_all(content).expect("memory");
+    encoder.finish().expect("memory")
 }
 
 /// A frame of zstd by hand: one raw block a piece of the content, and no check sum (RFC 8878, section 3.1.1).
@@ -99,8 +101,8 @@ fn all_before_a_cut_is_read() {
             let count = outcome.packets.len();
             assert_eq!(outcome.packets, packets[..count]);
             if stored {
-                let blocks = (cut - 6) / 1003;
-                assert_eq!(count, whole_ones(&packets, blocks * 1000));
+                let (blocks, part) = ((cut - 6) / 1003, (cut - 6) % 1003);
+                assert_eq!(count, whole_ones(&packets, blocks * 1000 + part.saturating_sub(3)));
             }
             assert!(count > 0 || part < 19, "nothing of {cut} bytes");
             let [(at, error)] = &outcome.errors[..] else { panic!("{:?}", outcome.errors) };
@@ -128,22 +130,40 @@ fn a_cut_gzip_gives_what_gzip_gives() {
 
 #[test]
 fn a_wrong_check_sum_is_told_behind_the_packets() {
-    let (content, packets) = capture(3000);
-    let mut zipped = gzip(&content);
-    let place = zipped.len() - 8;
-    zipped[place] ^= 1;
-    let mut frame = zstd(&content);
-    *frame.last_mut().expect("a check sum") ^= 1;
-    for (compressed, format) in [(zipped, "gzip"), (frame, "zstd")] {
-        let outcome = read_all(&[&compressed]).expect("it begins well");
-        assert_eq!(outcome.packets, packets);
-        let [(at, error)] = &outcome.errors[..] else { panic!("{:?}", outcome.errors) };
-        assert_eq!(*at, packets.len());
-        let expected = format!(
-            "cannot be read beyond byte {} of what {format} decompresses: the {format} data is damaged (",
-            content.len()
-        );
-        assert!(error.contains(&expected), "{error}");
+    // The last block is smaller, and larger, than what is read at once.
+    for count in [10, 3000] {
+        let (content, packets) = capture(count);
+        let mut zipped = gzip(&content);
+        let place = zipped.len() - 8;
+        zipped[place] ^= 1;
+        let mut frame = zstd(&content);
+        *frame.last_mut().expect("a check sum") ^= 1;
+        for (compressed, format) in [(zipped, "gzip"), (frame, "zstd")] {
+            let outcome = read_all(&[&compressed]).expect("it begins well");
+            assert_eq!(outcome.packets, packets);
+            let [(at, error)] = &outcome.errors[..] else { panic!("{:?}", outcome.errors) };
+            assert_eq!(*at, packets.len());
+            let expected = format!(
+                "cannot be read beyond byte {} of what {format} decompresses: the {format} data is \
+                 damaged (",
+                content.len()
+            );
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_block_takes_nothing_of_those_before_it() {
+    let (content, packets) = capture(100);
+    let frame = zstd_raw(&content);
+    for block in 1..content.len() / 1000 {
+        let mut damaged = frame.clone();
+        // A type of block that there is not.
+        damaged[6 + block * 1003] |= 6;
+        let outcome = read_all(&[&damaged]).expect("it begins well");
+        let whole = whole_ones(&packets, block * 1000);
+        assert_eq!((outcome.packets.len(), outcome.errors.len()), (whole, 1), "block {block}");
     }
 }
 
@@ -173,5 +193,18 @@ fn damage_anywhere_never_panics() {
                 assert!(whole || !outcome.errors.is_empty() || compressed == zstd_raw(&content));
             }
         }
+    }
+}
+
+#[test]
+fn what_zstd_cannot_do_alone_is_told() {
+    let (content, _) = capture(10);
+    let frame = zstd_raw(&content);
+    // A window of 256 MiB; a dictionary of the number 7.
+    let large = [&frame[..5], &[18 << 3], &frame[6..]].concat();
+    let foreign = [&frame[..4], &[1], &frame[5..6], &[7], &frame[6..]].concat();
+    for (compressed, way) in [(large, "`zstd -d --long=31`"), (foreign, "`zstd -d -D`")] {
+        let error = read_all(&[&compressed]).expect_err("nothing can be read").to_string();
+        assert!(error.contains(way), "{error}");
     }
 }

@@ -129,3 +129,71 @@ fn the_brokers_are_known() {
     expected.sort();
     assert_eq!(found, expected);
 }
+
+#[test]
+fn brokers_that_are_slow_or_gone_hold_up_nobody() {
+    let cluster = cluster();
+    let remote = remote(&cluster);
+    let scratch = Scratch::new("kafka");
+    let file = PathBuf::from(scratch.path("x.jsonl"));
+    let sinks: Vec<MakeSink> = vec![
+        Box::new(move |counts| {
+            Box::new(KafkaSink::new(&remote, Form::Json, counts, Duration::from_mins(1)))
+        }),
+        {
+            let file = file.clone();
+            Box::new(move |counts| {
+                let rotation = Rotation::default();
+                let sink = FileSink::append(&file, Form::Json, Vec::new(), counts, rotation);
+                Box::new(sink.expect("a file"))
+            })
+        },
+    ];
+    let plan = Plan { queue: 200, on_full: Some(OnFull::DropOldest), ..Plan::default() };
+    let mut outputs = Outputs::over(&plan, sinks).expect("threads");
+    let of = |outputs: &Outputs, index| outputs.totals().nth(index).expect("two outputs").1;
+    let mut made = 0;
+    // A file is fast enough for 10,000 a second, and what Kafka's queue drops is Kafka's affair.
+    let mut some = |outputs: &mut Outputs| {
+        for _ in 0..20 {
+            push_of_flows(outputs, made..made + 100);
+            made += 100;
+            wait_until("the file has it", || of(outputs, 1).queued() == 0);
+            thread::sleep(Duration::from_millis(10));
+        }
+        made
+    };
+    let delay = |time| {
+        for broker in [1, 2] {
+            cluster.broker_round_trip_time(broker, time).expect("a delay");
+        }
+    };
+    some(&mut outputs);
+    wait_until("the first are sent", || of(&outputs, 0).queued() == 0);
+    delay(Duration::from_millis(800));
+    some(&mut outputs);
+    let slow = of(&outputs, 0);
+    assert!(slow.dropped > 0 && slow.errors == 0, "{slow}");
+    delay(Duration::ZERO);
+    for broker in [1, 2] {
+        cluster.broker_down(broker).expect("down");
+    }
+    some(&mut outputs);
+    let gone = of(&outputs, 0);
+    assert!(gone.dropped > slow.dropped + 1000, "{gone}");
+    for broker in [1, 2] {
+        cluster.broker_up(broker).expect("up");
+    }
+    let made = some(&mut outputs);
+    wait_until("all is out", || of(&outputs, 0).queued() == 0);
+    push_of_flows(&mut outputs, made..made + 1);
+    let reports = end(&mut outputs, Duration::from_secs(20));
+    assert!(reports[1].totals.is_plain(), "{}", reports[1].totals);
+    let text = fs::read_to_string(file).expect("the file");
+    assert_eq!(assert_adds_up(&numbers(&text), made + 1), 0);
+    let Totals { offered, sent, dropped, .. } = reports[0].totals;
+    assert_eq!((offered, sent + dropped), (made + 1, made + 1));
+    let messages = received(&cluster, sent as usize);
+    let told: u64 = messages.iter().map(|(_, _, line)| numbers(line)[0].1).sum();
+    assert_eq!((messages.len() as u64, told), (sent, dropped));
+}
