@@ -177,9 +177,8 @@ fn who_accepts_is_the_process_of_a_servers_socket() {
     let udp = start(&pair.far, &Role::Serve(vec![Version::V6.far()]));
     let mut client = start(&pair.near, &Role::Talk(5, vec![Version::V6.far()]));
     let by_others = client.talked();
-    let streams: Vec<_> = pair.near.run(|| {
-        (0..5).map(|_| echo(connect(Version::V4.far()))).collect()
-    });
+    let streams: Vec<_> =
+        pair.near.run(|| (0..5).map(|_| echo(connect(Version::V4.far()))).collect());
     let talked: Vec<Talked> = streams
         .iter()
         .map(|stream| {

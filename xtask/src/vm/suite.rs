@@ -15,7 +15,7 @@ use crate::{package, project, shell};
 ///
 /// Every hook, both ways to attach, what detaches, the books, and parity. An emulated processor takes several seconds to
 /// verify the kernel program once: what loads it often, or sends for long, is not here.
-const SELECTION: [(&str, &[&str]); 9] = [
+const SELECTION: [(&str, &[&str]); 10] = [
     ("doctor", &["the_doctor_is_right", "a_user_without_permission"]),
     (
         "attachment",
@@ -43,6 +43,16 @@ const SELECTION: [(&str, &[&str]); 9] = [
         ],
     ),
     ("limits", &["a_table_too_small"]),
+    (
+        "process",
+        &[
+            "each_end_knows",
+            "a_process_that_has_ended",
+            "who_accepts",
+            "what_is_only_passed_on",
+            "a_connection_from_before",
+        ],
+    ),
 ];
 
 /// What there is to see on a kernel before [`OLDEST`]: how the agent refuses it.
