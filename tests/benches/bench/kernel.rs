@@ -31,6 +31,8 @@ pub(crate) const NEVER_US: u64 = 1 << 50;
 enum Build {
     /// The default options.
     Defaults,
+    /// With `--process`.
+    Process,
     /// With `-vv`.
     Logging,
     /// No vector is ever due.
@@ -66,6 +68,10 @@ impl Build {
     fn options(self) -> LoadOptions {
         match self {
             Self::Defaults => defaults(),
+            Self::Process => {
+                let config = Config { process: 1, ..Config::DEFAULT };
+                LoadOptions { config, ..defaults() }
+            }
             Self::Logging => LoadOptions { kernel_log: true, ..defaults() },
             Self::Silent => silent(),
             Self::Talkative => {
@@ -123,6 +129,14 @@ fn cases() -> Vec<Case> {
         Case {
             target: Some(Target::AtMost(100.0)),
             ..Case::new("TCP, established", tcp(), "everything on")
+        },
+        Case {
+            build: Build::Process,
+            ..Case::new(
+                "TCP, established, --process",
+                tcp(),
+                "a flow that is nobody's here, so asked ever more seldom: compare with the first row",
+            )
         },
         Case {
             build: Build::Logging,

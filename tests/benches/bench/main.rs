@@ -10,6 +10,7 @@ mod lines;
 mod live;
 mod machine;
 mod proc;
+mod process;
 mod program;
 mod replay;
 mod sweep;
@@ -96,13 +97,19 @@ struct Part {
     measure: Measure,
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part { title: kernel::TITLE, method: kernel::METHOD, needs_root: true, measure: kernel::rows },
     Part { title: flows::TITLE, method: flows::METHOD, needs_root: true, measure: flows::rows },
     Part { title: sweep::TITLE, method: sweep::METHOD, needs_root: true, measure: sweep::rows },
     Part { title: lines::TITLE, method: lines::METHOD, needs_root: false, measure: lines::rows },
     Part { title: replay::TITLE, method: replay::METHOD, needs_root: false, measure: replay::rows },
     Part { title: live::TITLE, method: live::METHOD, needs_root: true, measure: live::rows },
+    Part {
+        title: process::TITLE,
+        method: process::METHOD,
+        needs_root: true,
+        measure: process::rows,
+    },
     Part {
         title: program::TITLE,
         method: program::METHOD,
