@@ -1,6 +1,10 @@
-//! Words to the compiler, about what a BPF program can bear.
+//! Words to the compiler, about what a BPF program can bear. On a host they are not said: there they would only be in
+//! the optimiser's way.
 
 use bytemuck::Pod;
+
+/// Whether this is compiled for the kernel.
+const IS_BPF: bool = cfg!(target_arch = "bpf");
 
 /// The same reference, of whose memory the compiler now knows nothing.
 ///
@@ -9,7 +13,7 @@ use bytemuck::Pod;
 /// stack overflows. Past this barrier each field is read from memory, by one base and an offset.
 #[inline(always)]
 pub(crate) fn settled<T>(value: &mut T) -> &mut T {
-    core::hint::black_box(value)
+    if IS_BPF { core::hint::black_box(value) } else { value }
 }
 
 /// The same number, of whose bits the compiler now knows nothing.
@@ -17,7 +21,7 @@ pub(crate) fn settled<T>(value: &mut T) -> &mut T {
 /// VERIFIER: LLVM makes a branch of a product with one bit, and each branch doubles the paths.
 #[inline(always)]
 pub(crate) fn opaque(value: u64) -> u64 {
-    core::hint::black_box(value)
+    if IS_BPF { core::hint::black_box(value) } else { value }
 }
 
 /// All ones if `a` < `b`, else zero.
@@ -28,6 +32,20 @@ pub(crate) fn less(a: u32, b: u32) -> u32 {
     ((i64::from(a) - i64::from(b)) >> 32) as u32
 }
 
+/// The lesser of two.
+///
+/// VERIFIER: no comparison, as [`less`].
+#[inline(always)]
+pub(crate) fn smaller(a: u32, b: u32) -> u32 {
+    if IS_BPF { b ^ ((a ^ b) & less(a, b)) } else { a.min(b) }
+}
+
+/// The greater of two, see [`smaller`].
+#[inline(always)]
+pub(crate) fn larger(a: u32, b: u32) -> u32 {
+    if IS_BPF { a ^ ((a ^ b) & less(a, b)) } else { a.max(b) }
+}
+
 /// Copies a structure word by word.
 ///
 /// VERIFIER: an assignment may become a call of `memmove`, which a spin lock forbids, and whose loop over
@@ -35,6 +53,10 @@ pub(crate) fn less(a: u32, b: u32) -> u32 {
 #[inline(always)]
 pub(crate) fn copy<T: Pod>(to: &mut T, from: &T) {
     const { assert!(align_of::<T>() == 8) };
+    if !IS_BPF {
+        *to = *from;
+        return;
+    }
     let (to, from) = ((&raw mut *to).cast::<u64>(), (&raw const *from).cast::<u64>());
     for index in 0..size_of::<T>() / 8 {
         // SAFETY: within the structures, which are aligned and made of words.
@@ -48,6 +70,10 @@ pub(crate) fn copy<T: Pod>(to: &mut T, from: &T) {
 #[inline(always)]
 pub(crate) fn clear<T: Pod>(value: &mut T) {
     const { assert!(align_of::<T>() == 8) };
+    if !IS_BPF {
+        *value = T::zeroed();
+        return;
+    }
     let value = (&raw mut *value).cast::<u64>();
     for index in 0..size_of::<T>() / 8 {
         // SAFETY: within the structure, which is aligned and made of words; zero is a value of it.

@@ -11,7 +11,7 @@ use self::{
     slot::Slot,
 };
 use crate::{
-    barrier::{clear, less, settled},
+    barrier::{clear, larger, less, settled, smaller},
     layout::{Layout, Shape, laid_out},
     segments::{Segments, tcp},
 };
@@ -340,16 +340,6 @@ fn successor(index: u32, capacity: u32) -> u32 {
 #[inline(always)]
 fn at<T>(pair: &mut [T; 2], direction: usize) -> &mut T {
     &mut pair[direction & 1]
-}
-
-#[inline(always)]
-fn smaller(a: u32, b: u32) -> u32 {
-    b ^ ((a ^ b) & less(a, b))
-}
-
-#[inline(always)]
-fn larger(a: u32, b: u32) -> u32 {
-    a ^ ((a ^ b) & less(a, b))
 }
 
 #[cfg(test)]

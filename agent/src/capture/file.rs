@@ -62,21 +62,34 @@ impl CaptureFile {
         found.map_err(|fault| self.broken(fault))
     }
 
-    /// Whether [`CaptureFile::advance`] finds a packet without reading more: until then the packets found before
-    /// stay where they are.
-    #[inline]
-    pub(super) fn is_next_at_hand(&self) -> bool {
-        let data = self.buffer.data();
-        match &self.format {
-            Format::Pcap(pcap) => pcap.is_whole(data),
-            Format::Pcapng(pcapng) => pcapng.is_whole(data),
-        }
-    }
-
     /// What [`CaptureFile::advance`] found.
     #[inline]
     pub(super) fn head(&self) -> Head {
         self.head
+    }
+
+    /// The packet behind, if that takes no more reading: until more is read the packets found before stay where they
+    /// are.
+    #[inline]
+    pub(super) fn next_at_hand(
+        &mut self,
+        interfaces: &mut Interfaces,
+    ) -> Result<Option<Head>, Broken> {
+        let Self { buffer, format, .. } = self;
+        match format {
+            Format::Pcap(pcap) => Ok(pcap.next_at_hand(buffer)),
+            Format::Pcapng(pcapng) if pcapng.is_whole(buffer.data()) => {
+                let mut head = Head::default();
+                let found = pcapng.next(buffer, interfaces, &mut head);
+                found.map(|found| found.then_some(head)).map_err(|fault| self.broken(fault))
+            }
+            Format::Pcapng(_) => Ok(None),
+        }
+    }
+
+    /// Keeps the packet found last for later, as if [`CaptureFile::advance`] had found it.
+    pub(super) fn put_back(&mut self, head: Head) {
+        self.head = head;
     }
 
     /// A packet that was found since more was read.

@@ -107,7 +107,7 @@ pub struct Captures {
     /// Whose packet was given out last.
     current: Option<usize>,
     /// When the next packets of the others were captured, and whose they are: the earliest on top.
-    waiting: BinaryHeap<Reverse<(u64, usize)>>,
+    waiting: BinaryHeap<Reverse<Turn>>,
     /// What is still to be told: of files that broke before their first packet, and behind a batch.
     broken: VecDeque<Broken>,
     /// The file that broke behind the batch given out last.
@@ -207,23 +207,24 @@ impl Captures {
         self.heads.clear();
         let Slot::Open(file) = self.files.get_mut(place)? else { return None };
         self.heads.push(file.head());
-        while self.heads.len() < limit && file.is_next_at_hand() {
-            match file.advance(&mut self.interfaces) {
-                Ok(true) => {}
-                Ok(false) => break,
+        while self.heads.len() < limit {
+            let head = match file.next_at_hand(&mut self.interfaces) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
                 Err(broken) => {
                     self.broken.push_back(broken);
                     self.over = Some(place);
                     break;
                 }
-            }
-            let turn = (file.head().time_ns, place);
-            if self.waiting.peek().is_some_and(|Reverse(other)| *other < turn) {
+            };
+            let turn = (head.time_ns, place);
+            if !is_first(turn, &self.waiting) {
+                file.put_back(head);
                 self.waiting.push(Reverse(turn));
                 self.current = None;
                 break;
             }
-            self.heads.push(file.head());
+            self.heads.push(head);
         }
         Some(Ok(Batch { heads: self.heads.iter(), file }))
     }
@@ -258,7 +259,7 @@ impl Captures {
             match file.advance(&mut self.interfaces) {
                 Ok(true) => {
                     let turn = (file.head().time_ns, current);
-                    if self.waiting.peek().is_none_or(|Reverse(other)| turn < *other) {
+                    if is_first(turn, &self.waiting) {
                         return Some(Ok(current));
                     }
                     self.waiting.push(Reverse(turn));
@@ -302,4 +303,13 @@ impl Captures {
             self.closed += file.position();
         }
     }
+}
+
+/// When a file's next packet was captured, and the file's place.
+type Turn = (u64, usize);
+
+/// Whether it is the turn of a file that waits for none of the others.
+#[inline]
+fn is_first(turn: Turn, waiting: &BinaryHeap<Reverse<Turn>>) -> bool {
+    waiting.peek().is_none_or(|Reverse(other)| turn < *other)
 }

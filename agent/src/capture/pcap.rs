@@ -3,10 +3,7 @@
 use std::io::Read;
 
 use agent_common::parse::Link;
-use pcap_parser::{
-    nom::{Err as Stopped, Needed},
-    pcap::{parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified, parse_pcap_header},
-};
+use pcap_parser::pcap::parse_pcap_header;
 
 use super::{
     Head,
@@ -83,64 +80,68 @@ impl Pcap {
         })
     }
 
-    /// Whether bytes begin with a whole record.
+    /// The next packet, if the whole of it was read.
     #[inline]
-    pub(super) fn is_whole(&self, data: &[u8]) -> bool {
-        let header = match self.layout {
-            Layout::Little | Layout::Big => RECORD_HEADER,
-            Layout::Modified => MODIFIED_RECORD_HEADER,
+    pub(super) fn next_at_hand<R: Read>(&self, buffer: &mut Buffer<R>) -> Option<Head> {
+        let data = buffer.data();
+        let [seconds, ticks, captured, original] = self.words(data)?;
+        let header = self.header_len();
+        let len = captured as usize;
+        if data.len() - header < len {
+            return None;
+        }
+        let head = Head {
+            // 2³² s and 2³² µs are less than 2⁶³ ns.
+            time_ns: u64::from(seconds) * 1_000_000_000 + u64::from(ticks) * self.ns_per_tick,
+            place: buffer.place() + header,
+            len,
+            wire_len: original.max(captured),
+            link: self.link,
+            link_type: self.link_type,
+            interface: self.interface,
         };
-        let Some(captured) = data.get(8..).and_then(<[u8]>::first_chunk) else { return false };
-        let captured = match self.layout {
-            Layout::Big => u32::from_be_bytes(*captured),
-            Layout::Little | Layout::Modified => u32::from_le_bytes(*captured),
-        };
-        data.len().checked_sub(header).is_some_and(|len| len >= captured as usize)
+        buffer.consume(header + len);
+        Some(head)
     }
 
     /// The next packet; false if there is none.
-    #[inline]
     pub(super) fn next<R: Read>(
         &self,
         buffer: &mut Buffer<R>,
         next: &mut Head,
     ) -> Result<bool, Fault> {
         loop {
-            let data = buffer.data();
-            let parsed = match self.layout {
-                Layout::Little => parse_pcap_frame(data),
-                Layout::Big => parse_pcap_frame_be(data),
-                Layout::Modified => parse_pcap_frame_modified(data),
-            };
-            match parsed {
-                Ok((rest, record)) => {
-                    let used = data.len() - rest.len();
-                    *next = Head {
-                        // 2³² s and 2³² µs are less than 2⁶³ ns.
-                        time_ns: u64::from(record.ts_sec) * 1_000_000_000
-                            + u64::from(record.ts_usec) * self.ns_per_tick,
-                        place: buffer.place() + used - record.data.len(),
-                        len: record.data.len(),
-                        wire_len: record.origlen.max(record.caplen),
-                        link: self.link,
-                        link_type: self.link_type,
-                        interface: self.interface,
-                    };
-                    buffer.consume(used);
-                    return Ok(true);
-                }
-                Err(Stopped::Incomplete(Needed::Size(more))) => {
-                    let need = data.len() + more.get();
-                    let claimed = need.saturating_sub(RECORD_HEADER);
-                    if claimed > MAX_RECORD {
-                        return Err(Fault::TooLong { what: "a packet", claimed });
-                    }
-                    if !buffer.fill(need)? {
-                        return ended(buffer);
-                    }
-                }
-                Err(_) => return Err(Fault::nonsense("a packet's header makes no sense")),
+            if let Some(head) = self.next_at_hand(buffer) {
+                *next = head;
+                return Ok(true);
             }
+            let claimed = self.words(buffer.data()).map_or(0, |[_, _, captured, _]| captured);
+            if claimed as usize > MAX_RECORD {
+                return Err(Fault::TooLong { what: "a packet", claimed: claimed as usize });
+            }
+            if !buffer.fill(self.header_len() + claimed as usize)? {
+                return ended(buffer);
+            }
+        }
+    }
+
+    /// The words that each record's header begins with: seconds, the rest of them, captured length, original length.
+    /// `None` if the header is not whole.
+    #[inline]
+    fn words(&self, data: &[u8]) -> Option<[u32; 4]> {
+        let header = data.get(..self.header_len())?.first_chunk::<RECORD_HEADER>()?;
+        let words: [u32; 4] = bytemuck::pod_read_unaligned(header);
+        Some(words.map(match self.layout {
+            Layout::Big => u32::from_be,
+            Layout::Little | Layout::Modified => u32::from_le,
+        }))
+    }
+
+    #[inline]
+    fn header_len(&self) -> usize {
+        match self.layout {
+            Layout::Little | Layout::Big => RECORD_HEADER,
+            Layout::Modified => MODIFIED_RECORD_HEADER,
         }
     }
 }

@@ -12,7 +12,7 @@ use agent_common::{
     filter::{Program, selects},
     flow::{Arrival, Outcome, Standing, SweepAction},
     key::FlowKey,
-    parse::{Fragment, Frame, Place, Reject, locate},
+    parse::{Fragment, Frame, Headers, Place, Reject, locate},
     record::{Reason, Record},
     segments::GSO_BY_FRAGS,
     sweep::{SweepReport, SweepRequest, is_crowded},
@@ -38,7 +38,7 @@ pub struct Engine {
     request: SweepRequest,
     polls: Polls,
     records: Vec<Record>,
-    /// Room for a batch's.
+    /// Room for a batch's, each written where it stays.
     sightings: Vec<Option<Sighting>>,
 }
 
@@ -144,13 +144,21 @@ impl Engine {
     /// Flows lie all over the memory. All packets are looked at before the first is taken, so that the flow of each is
     /// on its way into the cache while those before it are dealt with.
     pub fn batch<'a>(&mut self, packets: impl Iterator<Item = Packet<'a>> + Clone) {
-        let mut sightings = mem::take(&mut self.sightings);
-        sightings.extend(packets.clone().map(|packet| self.look(&packet)));
+        let mut room = mem::take(&mut self.sightings);
+        let mut count = 0;
+        for packet in packets.clone() {
+            if count == room.len() {
+                room.push(None);
+            }
+            self.look(&packet, &mut room[count]);
+            count += 1;
+        }
+        let sightings = &mut room[..count];
         // Apart from that: so many lookups go on at a time.
         for sighting in sightings.iter_mut().flatten() {
             sighting.at = self.table.prefetch(sighting.hash);
         }
-        for (index, (packet, sighting)) in packets.zip(&sightings).enumerate() {
+        for (index, (packet, sighting)) in packets.zip(&*sightings).enumerate() {
             if let Some(Some(ahead)) = sightings.get(index + AHEAD) {
                 self.table.prefetch_slot(ahead.at);
             }
@@ -161,21 +169,21 @@ impl Engine {
                 self.take(&packet, sighting);
             }
         }
-        sightings.clear();
-        self.sightings = sightings;
+        self.sightings = room;
     }
 
     /// Takes a packet into its flow. Returns it as it was accounted, which for a super-packet says what its
     /// segments were; `None` if nothing of it could be looked at.
     pub fn packet(&mut self, packet: &Packet<'_>) -> Option<Frame> {
-        let sighting = self.look(packet);
+        let mut sighting = None;
+        self.look(packet, &mut sighting);
         let split = sighting.and_then(|sighting| self.take(packet, &sighting));
         split.or_else(|| packet.frame())
     }
 
     /// Finds out to which flow a packet belongs. One that belongs to none is counted here.
     #[inline]
-    fn look(&mut self, packet: &Packet<'_>) -> Option<Sighting> {
+    fn look(&mut self, packet: &Packet<'_>, sighting: &mut Option<Sighting>) {
         let Self { config, filter, table, fragments, counters, .. } = self;
         let now_us = packet.time_ns / 1000;
         let located = match packet.frame() {
@@ -189,7 +197,7 @@ impl Engine {
                 }
                 let (key, from_b) = headers.key();
                 if selects(filter, config.sample, &headers, &key) {
-                    return Some(Sighting {
+                    *sighting = Some(Sighting {
                         key,
                         hash: table.hash(&key),
                         at: None,
@@ -197,6 +205,7 @@ impl Engine {
                         place,
                         is_whole: headers.fragment == Fragment::Whole,
                     });
+                    return;
                 }
                 counters.filtered += 1;
             }
@@ -204,15 +213,15 @@ impl Engine {
             Err(Reject::Malformed(reason)) => counters.malformed[reason as usize] += 1,
         }
         counters.seen += 1;
-        None
+        *sighting = None;
     }
 
     /// Takes a packet into its flow. Returns a super-packet as it was accounted.
     #[inline]
     fn take(&mut self, packet: &Packet<'_>, sighting: &Sighting) -> Option<Frame> {
         let Self { config, table, counters, records, .. } = self;
-        let Sighting { key, hash, at, mut arrival, place, is_whole } = *sighting;
-        let (at, mut standing) = match table.find_or_insert(&key, hash, at) {
+        let Sighting { key, hash, at, arrival, place, is_whole } = sighting;
+        let (at, mut standing) = match table.find_or_insert(key, *hash, *at) {
             Found::Known(at) => (at, Standing::Known),
             Found::New(at) => (at, Standing::New),
             Found::Full => {
@@ -223,28 +232,31 @@ impl Engine {
             }
         };
         let entry = table.entry(at);
-        let size = if is_whole { entry.sizes.gso_size(packet.data, place, &arrival) } else { 0 };
-        let frame = if size == 0 {
-            None
+        let size = if *is_whole { entry.sizes.gso_size(packet.data, *place, arrival) } else { 0 };
+        let mut frame = None;
+        let split;
+        let arrival = if size == 0 {
+            arrival
         } else {
             // As the kernel has it: the whole packet, without what a capture may hold behind it.
             let wire_len = place.ip + arrival.segments.bytes() as u32;
             let gso_size = if self.resegment { size } else { GSO_BY_FRAGS };
-            packet.frame().map(|frame| Frame { wire_len, gso_size, ..frame })
+            frame = packet.frame().map(|frame| Frame { wire_len, gso_size, ..frame });
+            let located = frame.map(|frame| locate(packet.data, &frame, config.decap != 0));
+            split = match located {
+                Some(Ok((Headers { segments, .. }, _))) => Arrival { segments, ..*arrival },
+                _ => *arrival,
+            };
+            &split
         };
-        if let Some(frame) = &frame
-            && let Ok((split, _)) = locate(packet.data, frame, config.decap != 0)
-        {
-            arrival.segments = split.segments;
-        }
         loop {
             let Entry { flow, .. } = entry;
-            if standing == Standing::Known && flow.is_after(&arrival) {
+            if standing == Standing::Known && flow.is_after(arrival) {
                 counters.clock_backwards += 1;
             }
-            let outcome = flow.on_packet(&arrival, standing, config);
+            let outcome = flow.on_packet(arrival, standing, config);
             let taken = !matches!(outcome, Outcome::Ended(_));
-            if taken && flow.began_with(&arrival) {
+            if taken && flow.began_with(arrival) {
                 counters.flows += 1;
             }
             if let Outcome::Due(reason) | Outcome::Ended(reason) = outcome {
@@ -311,9 +323,8 @@ fn emit(
     config: &Config,
     records: &mut Vec<Record>,
 ) {
-    let mut record = Record::zeroed();
+    let record = records.push_mut(Record::zeroed());
     record.key = entry.key;
     record.extrema = entry.flow.window.extrema(config.window);
-    entry.flow.emit(reason, now_us, &mut record);
-    records.push(record);
+    entry.flow.emit(reason, now_us, record);
 }

@@ -30,12 +30,13 @@ impl SegmentSizes {
     pub(super) fn gso_size(&mut self, data: &[u8], place: Place, arrival: &Arrival) -> u32 {
         let segments = &arrival.segments;
         if arrival.is_tcp {
-            let Some(header) = TcpHeader::at(data, place) else { return 0 };
+            // Of its headers those that are not IP's; TCP's is 20 bytes without options.
+            let options_len = (segments.headers + place.ip).saturating_sub(place.l4 + 20);
             if arrival.tcp_flags & tcp::SYN != 0 {
-                self.learn(&header, arrival.tcp_flags, arrival.from_b != 0);
+                self.learn(options(data, place, options_len), arrival);
                 return 0;
             }
-            if let Some(size) = self.size(header.options_len) {
+            if let Some(size) = self.size(options_len) {
                 return if segments.payload_bytes() > size.into() { size } else { 0 };
             }
         }
@@ -49,58 +50,42 @@ impl SegmentSizes {
         largest.checked_sub(options_len).filter(|&size| size > 0)
     }
 
-    fn learn(&mut self, header: &TcpHeader<'_>, flags: u8, from_b: bool) {
-        if flags & tcp::ACK == 0 {
+    fn learn(&mut self, options: &[u8], syn: &Arrival) {
+        if syn.tcp_flags & tcp::ACK == 0 {
             *self = Self::default();
         }
-        if let Some(mss) = header.mss() {
-            self.0[usize::from(from_b)] = mss;
+        if let Some(mss) = mss(options) {
+            self.0[usize::from(syn.from_b != 0)] = mss;
         }
     }
 }
 
-struct TcpHeader<'a> {
-    /// Length of the options in bytes, as the header says it.
-    options_len: u32,
-    /// As many of them as were captured.
-    options: &'a [u8],
+/// As many of the options as were captured, of the TCP header that the parser found there.
+fn options(data: &[u8], place: Place, len: u32) -> &[u8] {
+    let options = data.get(place.l4 as usize + 20..).unwrap_or_default();
+    options.get(..len as usize).unwrap_or(options)
 }
 
-impl<'a> TcpHeader<'a> {
-    /// The header that the parser found there, and found good.
-    #[inline]
-    fn at(data: &'a [u8], place: Place) -> Option<Self> {
-        let header = data.get(place.l4 as usize..)?;
-        let options_len = (u32::from(*header.get(12)? >> 4) * 4).checked_sub(20)?;
-        let options = header.get(20..)?;
-        Some(Self { options_len, options: options.get(..options_len as usize).unwrap_or(options) })
-    }
-
-    /// The option "maximum segment size" (RFC 9293 3.2), if there is one.
-    fn mss(&self) -> Option<u16> {
-        let mut left = self.options;
-        loop {
-            left = match left {
-                // No operation.
-                [1, rest @ ..] => rest,
-                [2, 4, high, low, ..] => {
-                    return Some(u16::from_be_bytes([*high, *low])).filter(|&mss| mss > 0);
-                }
-                // The list's end, or one that is cut off.
-                [0, ..] | [] | [_] | [_, 0 | 1, ..] => return None,
-                [_, len, ..] => left.get(usize::from(*len)..)?,
-            };
-        }
+/// The option "maximum segment size" (RFC 9293 3.2), if there is one.
+fn mss(options: &[u8]) -> Option<u16> {
+    let mut left = options;
+    loop {
+        left = match left {
+            // No operation.
+            [1, rest @ ..] => rest,
+            [2, 4, high, low, ..] => {
+                return Some(u16::from_be_bytes([*high, *low])).filter(|&mss| mss > 0);
+            }
+            // The list's end, or one that is cut off.
+            [0, ..] | [] | [_] | [_, 0 | 1, ..] => return None,
+            [_, len, ..] => left.get(usize::from(*len)..)?,
+        };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn mss(options: &[u8]) -> Option<u16> {
-        TcpHeader { options_len: options.len() as u32, options }.mss()
-    }
 
     #[test]
     fn the_option_is_found_among_others() {

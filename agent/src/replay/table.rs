@@ -97,7 +97,7 @@ impl FlowTable {
     pub(super) fn prefetch(&self, hash: Hash) -> Option<u32> {
         let found = self.index.find(hash.spread(), |indexed| indexed.hash == hash)?;
         let entry = self.entries.get(found.place as usize)?;
-        prefetch(entry, offset_of!(Entry, flow) + Flow::WITHOUT_RING);
+        prefetch::<{ offset_of!(Entry, flow) + Flow::WITHOUT_RING }, _>(entry);
         Some(found.place)
     }
 
@@ -105,8 +105,7 @@ impl FlowTable {
     #[inline]
     pub(super) fn prefetch_slot(&self, at: Option<u32>) {
         if let Some(entry) = at.and_then(|place| self.entries.get(place as usize)) {
-            let slot = entry.flow.window.next_slot();
-            prefetch(slot, size_of_val(slot));
+            prefetch::<{ size_of::<u64>() }, _>(entry.flow.window.next_slot());
         }
     }
 
@@ -115,7 +114,7 @@ impl FlowTable {
     pub(super) fn find_or_insert(&mut self, key: &FlowKey, hash: Hash, at: Option<u32>) -> Found {
         let entries = &self.entries;
         let is_there =
-            |place: u32| entries.get(place as usize).is_some_and(|entry| entry.key == *key);
+            |place: u32| entries.get(place as usize).is_some_and(|entry| entry.key.same(key));
         if let Some(place) = at.filter(|&place| is_there(place)) {
             return Found::Known(place as usize);
         }
