@@ -1,6 +1,8 @@
 //! A record becomes one line of text: of JSON, or of CSV.
 
-use std::{io::Write as _, net::IpAddr, sync::Arc};
+mod text;
+
+use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
 use agent_common::{
     features::{Field, Group, LOST, SchemaId, Value, Vector, fields, schema_id},
@@ -8,6 +10,7 @@ use agent_common::{
 };
 use clap::ValueEnum;
 
+use self::text::{LONGEST_NUMBER, Piece, Room, SLACK};
 use crate::process::Process;
 
 /// Shape of a line of JSON.
@@ -38,8 +41,12 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Bytes to keep free for a line, so that a buffer grows once: a line is 1,300 to 2,000 bytes.
-pub const TYPICAL_LINE: usize = 2048;
+/// Bytes by which the texts of a line, but for the names of interface and process, may be longer than numbers: six in
+/// quotes, and the longest is a pair of addresses.
+const LONGER_TEXTS: usize = 8 * 20;
+
+/// Bytes by which JSON may write one.
+const LONGEST_ESCAPE: usize = 6;
 
 /// Writes lines. What does not change from line to line is made once.
 #[derive(Debug)]
@@ -50,6 +57,8 @@ pub struct LineWriter {
     /// The step of the field that differs between consumers.
     lost: usize,
     end: &'static [u8],
+    /// Bytes to have ready for a line, but for the names of interface and process.
+    room: usize,
 }
 
 /// How values are written.
@@ -62,32 +71,8 @@ enum Syntax {
 /// A field, and what stands between the value before and its own.
 #[derive(Debug)]
 struct Step {
-    prefix: Prefix,
+    prefix: Piece,
     value: for<'a> fn(&Vector<'a>) -> Value<'a>,
-}
-
-/// A short text that is written as a block of fixed size: a few moves, where a copy of any length is a call.
-#[derive(Debug)]
-struct Prefix {
-    block: [u8; Self::BLOCK],
-    len: usize,
-}
-
-impl Prefix {
-    const BLOCK: usize = 32;
-
-    fn new(text: &[u8]) -> Self {
-        let mut block = [0; Self::BLOCK];
-        block[..text.len()].copy_from_slice(text);
-        Self { block, len: text.len() }
-    }
-
-    #[inline]
-    fn append(&self, out: &mut Vec<u8>) {
-        let len = out.len() + self.len;
-        out.extend_from_slice(&self.block);
-        out.truncate(len);
-    }
 }
 
 impl LineWriter {
@@ -101,7 +86,7 @@ impl LineWriter {
                 let features = fields().filter(|field| !is_envelope(field)).enumerate();
                 let mut writer = Self::with(Syntax::Json, envelope, keyed, b"]}\n");
                 writer.steps.extend(features.map(listed));
-                writer
+                writer.measured()
             }
         }
     }
@@ -120,7 +105,14 @@ impl LineWriter {
     ) -> Self {
         // Every schema has the field: a test holds it.
         let lost = of.clone().position(|field| field.name == LOST).unwrap_or(usize::MAX);
-        Self { schema: schema_id(), syntax, steps: of.enumerate().map(step).collect(), lost, end }
+        let steps = of.enumerate().map(step).collect();
+        Self { schema: schema_id(), syntax, steps, lost, end, room: 0 }.measured()
+    }
+
+    /// The same, its room known.
+    fn measured(self) -> Self {
+        let steps = self.steps.iter().map(|step| step.prefix.len() + LONGEST_NUMBER);
+        Self { room: steps.sum::<usize>() + LONGER_TEXTS + self.end.len() + SLACK, ..self }
     }
 
     /// The identifier that lines carry.
@@ -144,20 +136,32 @@ impl LineWriter {
     /// Returns where in `out` the one digit stands that is the value of [`LOST`], a 0: each consumer may
     /// have another number there.
     pub fn append(&self, out: &mut Vec<u8>, record: &Record, context: &Context<'_>) -> usize {
-        out.reserve(TYPICAL_LINE);
         let Context { iface, process, epoch_offset_us } = *context;
         let process = process.map(|process| process.names());
+        let names = iface.len() + process.map_or(0, |process| process.text_len());
         let vector =
             Vector { record, iface, process, epoch_offset_us, lost: 0, schema: &self.schema };
+        let start = out.len();
+        out.resize(start + self.room + LONGEST_ESCAPE * names, 0);
+        let mut room = Room::new(&mut out[start..]);
         let mut lost = 0;
         for (place, Step { prefix, value }) in self.steps.iter().enumerate() {
-            prefix.append(out);
-            if place == self.lost {
-                lost = out.len();
+            match value(&vector) {
+                Value::Integer(n) => {
+                    if place == self.lost {
+                        lost = start + room.at() + prefix.len();
+                    }
+                    room.piece_and_integer(prefix, n);
+                }
+                value => {
+                    room.piece(prefix);
+                    write_value(&mut room, self.syntax, value);
+                }
             }
-            write_value(out, self.syntax, value(&vector));
         }
-        out.extend_from_slice(self.end);
+        room.bytes(self.end);
+        let end = start + room.at();
+        out.truncate(end);
         lost
     }
 }
@@ -165,105 +169,94 @@ impl LineWriter {
 fn keyed((place, field): (usize, &Field)) -> Step {
     let open = if place == 0 { '{' } else { ',' };
     let prefix = format!("{open}\"{}\":", field.name);
-    Step { prefix: Prefix::new(prefix.as_bytes()), value: field.value }
+    Step { prefix: Piece::new(prefix.as_bytes()), value: field.value }
 }
 
 fn listed((place, field): (usize, &Field)) -> Step {
     let prefix: &[u8] = if place == 0 { b",\"features\":[" } else { b"," };
-    Step { prefix: Prefix::new(prefix), value: field.value }
+    Step { prefix: Piece::new(prefix), value: field.value }
 }
 
 fn separated((place, field): (usize, &Field)) -> Step {
     let prefix: &[u8] = if place == 0 { b"" } else { b"," };
-    Step { prefix: Prefix::new(prefix), value: field.value }
+    Step { prefix: Piece::new(prefix), value: field.value }
 }
 
-fn write_value(out: &mut Vec<u8>, syntax: Syntax, value: Value<'_>) {
+#[inline]
+fn write_value(room: &mut Room<'_>, syntax: Syntax, value: Value<'_>) {
     match value {
         Value::Null if syntax == Syntax::Csv => {}
-        Value::Null => out.extend_from_slice(b"null"),
-        Value::Integer(n) => write_integer(out, n),
-        Value::Float(x) => write_float(out, x),
-        Value::Bool(yes) => out.extend_from_slice(if yes { b"true" } else { b"false" }),
-        Value::Text(text) => write_text(out, syntax, text),
-        Value::Address(address) => quoted(out, syntax, |out| write_address(out, address)),
-        Value::CommunityId(id) => {
-            quoted(out, syntax, |out| out.extend_from_slice(id.as_str().as_bytes()));
-        }
-        Value::UnixMicros(micros) => write_seconds(out, micros),
+        Value::Null => room.block(b"null", 4),
+        Value::Integer(n) => room.integer(n),
+        Value::Float(x) => room.float(x),
+        Value::Bool(yes) => room.bytes(if yes { b"true" } else { b"false" }),
+        Value::Text(text) => write_text(room, syntax, text),
+        Value::Address(address) => quoted(room, syntax, |room| write_address(room, address)),
+        Value::CommunityId(id) => quoted(room, syntax, |room| room.block(id.as_bytes(), 30)),
+        Value::UnixMicros(micros) => write_seconds(room, micros),
     }
 }
 
-/// The fewest digits that read back as the same float.
-fn write_float(out: &mut Vec<u8>, value: f64) {
-    debug_assert!(value.is_finite(), "the core makes no other, and JSON has none");
-    let written = serde_json::to_writer(out, &value);
-    debug_assert!(written.is_ok(), "a Vec takes every byte");
-}
-
-fn write_text(out: &mut Vec<u8>, syntax: Syntax, text: &str) {
+fn write_text(room: &mut Room<'_>, syntax: Syntax, text: &str) {
+    // RFC 8259, section 7; RFC 4180.
+    let is_special = |byte: u8| match syntax {
+        Syntax::Json => byte < b' ' || byte == b'"' || byte == b'\\',
+        Syntax::Csv => matches!(byte, b'"' | b',' | b'\r' | b'\n'),
+    };
+    if !text.bytes().any(is_special) {
+        return quoted(room, syntax, |room| room.bytes(text.as_bytes()));
+    }
     match syntax {
-        Syntax::Json => {
-            let written = serde_json::to_writer(out, text);
-            debug_assert!(written.is_ok(), "a Vec takes every byte");
+        Syntax::Json => room.bytes(serde_json::Value::from(text).to_string().as_bytes()),
+        Syntax::Csv => {
+            room.byte(b'"');
+            room.bytes(text.replace('"', "\"\"").as_bytes());
+            room.byte(b'"');
         }
-        Syntax::Csv if text.contains(['"', ',', '\r', '\n']) => {
-            out.push(b'"');
-            out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
-            out.push(b'"');
-        }
-        Syntax::Csv => out.extend_from_slice(text.as_bytes()),
     }
 }
 
-fn write_integer(out: &mut Vec<u8>, n: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
-}
-
-fn write_address(out: &mut Vec<u8>, address: IpAddr) {
+fn write_address(room: &mut Room<'_>, address: IpAddr) {
     match address {
         // By hand: `Display` goes through a padded buffer, three times as slow.
         IpAddr::V4(address) => {
             for (place, octet) in address.octets().into_iter().enumerate() {
                 if place > 0 {
-                    out.push(b'.');
+                    room.byte(b'.');
                 }
-                write_integer(out, octet.into());
+                room.integer(octet.into());
             }
         }
         IpAddr::V6(address) => {
-            let written = write!(out, "{address}");
-            debug_assert!(written.is_ok(), "a Vec takes every byte");
+            let written = write!(room, "{address}");
+            debug_assert!(written.is_ok(), "room takes every byte");
         }
     }
 }
 
 /// A value that holds nothing to escape.
-fn quoted(out: &mut Vec<u8>, syntax: Syntax, inside: impl FnOnce(&mut Vec<u8>)) {
+#[inline]
+fn quoted(room: &mut Room<'_>, syntax: Syntax, inside: impl FnOnce(&mut Room<'_>)) {
     match syntax {
         Syntax::Json => {
-            out.push(b'"');
-            inside(out);
-            out.push(b'"');
+            room.byte(b'"');
+            inside(room);
+            room.byte(b'"');
         }
-        Syntax::Csv => inside(out),
+        Syntax::Csv => inside(room),
     }
 }
 
 /// Seconds with six decimals, digit by digit: an f64 would not hold them past the year 2242.
-fn write_seconds(out: &mut Vec<u8>, micros: i64) {
+fn write_seconds(room: &mut Room<'_>, micros: i64) {
     if micros < 0 {
-        out.push(b'-');
+        room.byte(b'-');
     }
     let micros = micros.unsigned_abs();
-    write_integer(out, micros / 1_000_000);
-    let mut decimals = *b".000000";
-    let mut rest = micros % 1_000_000;
-    for digit in decimals[1..].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    out.extend_from_slice(&decimals);
+    room.integer(micros / 1_000_000);
+    room.byte(b'.');
+    room.three_digits(micros / 1000 % 1000);
+    room.three_digits(micros % 1000);
 }
 
 #[cfg(test)]

@@ -37,6 +37,11 @@ impl CommunityId {
         Self { text }
     }
 
+    /// The id as ASCII.
+    pub fn as_bytes(&self) -> &[u8; 30] {
+        &self.text
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         core::str::from_utf8(&self.text).unwrap_or_default()

@@ -49,6 +49,15 @@ pub struct Process<'a> {
     pub container_id: Option<&'a str>,
 }
 
+impl Process<'_> {
+    /// Bytes of all its texts.
+    pub fn text_len(&self) -> usize {
+        let Self { comm, exe, cgroup, container_id } = self;
+        let len = |text: &Option<&str>| text.map_or(0, str::len);
+        comm.len() + len(exe) + len(cgroup) + len(container_id)
+    }
+}
+
 /// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {

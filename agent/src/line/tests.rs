@@ -2,13 +2,17 @@
 
 use agent_common::{
     flow::NO_WINDOW,
-    key::{Address, FlowKey},
+    key::{Address, FlowKey, LOCAL_NONE},
     record::{DirectionBy, Reason},
+    window::{
+        Sums,
+        slot::{IAT_MAX, LEN_MAX},
+    },
 };
 use bytemuck::Zeroable as _;
 use serde_json::Value as Json;
 
-use super::*;
+use super::{text::tests::written, *};
 
 /// A record with every kind of value, over IPv4 or IPv6.
 pub(crate) fn record(version: u8) -> Record {
@@ -129,11 +133,7 @@ fn odd_interface_names_survive() {
 
 #[test]
 fn time_has_six_decimals_whatever_its_sign() {
-    let seconds = |micros| {
-        let mut out = Vec::new();
-        write_seconds(&mut out, micros);
-        String::from_utf8(out).expect("digits")
-    };
+    let seconds = |micros| written(|room| write_seconds(room, micros));
     assert_eq!(seconds(0), "0.000000");
     assert_eq!(seconds(1), "0.000001");
     assert_eq!(seconds(-1), "-0.000001");
@@ -148,9 +148,8 @@ fn time_has_six_decimals_whatever_its_sign() {
 #[test]
 fn ipv4_addresses_are_as_the_standard_library_writes_them() {
     for octets in [[0, 0, 0, 0], [255, 255, 255, 255], [10, 0, 99, 100], [1, 20, 200, 9]] {
-        let mut out = Vec::new();
-        write_address(&mut out, octets.into());
-        assert_eq!(out, IpAddr::from(octets).to_string().into_bytes());
+        let address = IpAddr::from(octets);
+        assert_eq!(written(|room| write_address(room, address)), address.to_string());
     }
 }
 
@@ -220,10 +219,41 @@ fn csv_holds_the_same_values() {
     }
 }
 
+/// The largest integers that there can be, and floats of many digits.
 #[test]
-fn a_line_fits_the_room_kept_for_it() {
-    for record in [record(4), record(6)] {
-        let line = line(Shape::Flat, &record, "enp0s31f6np0", 1_700_000_000_000_000);
-        assert!(line.len() < TYPICAL_LINE, "{}", line.len());
+fn the_longest_line_finds_room() {
+    let iface = "\u{1}\"".repeat(1000);
+    let process = Arc::new(Process::called(&iface));
+    let context = Context { iface: &iface, process: Some(&process), epoch_offset_us: i64::MIN };
+    for version in [4, 6] {
+        let mut longest: Record = bytemuck::pod_read_unaligned(&[0xff; size_of::<Record>()]);
+        longest.key.version = version;
+        longest.key.proto = 6;
+        longest.reason = Reason::Interval as u32;
+        longest.summary.direction_by = DirectionBy::SynAck as u8;
+        longest.key.local = LOCAL_NONE;
+        let sum = 31 * LEN_MAX + 1;
+        longest.sums = Sums {
+            packets: [32, 32],
+            len_sum: [sum; 2],
+            len_sq_sum: [u64::from(LEN_MAX) * u64::from(sum); 2],
+            iat_sum: 62 * IAT_MAX + 1,
+            iat_sq_sum: IAT_MAX * (62 * IAT_MAX + 1),
+            flags: 0x4040_4040_4040_4040,
+            len_entropy: 12_345,
+            iat_entropy: 12_345,
+        };
+        for shape in [Shape::Flat, Shape::Array] {
+            let mut out = Vec::new();
+            LineWriter::new(shape).append(&mut out, &longest, &context);
+            let line = parsed(str::from_utf8(&out).expect("UTF-8"));
+            for name in ["iface", "comm", "exe", "cgroup"] {
+                assert_eq!(line[name], Json::from(iface.clone()));
+            }
+            assert_eq!(line["vlan"], Json::from(65535));
+        }
+        let mut csv = Vec::new();
+        LineWriter::csv().append(&mut csv, &longest, &context);
+        assert_eq!(cells(str::from_utf8(&csv).expect("UTF-8")).len(), fields().count());
     }
 }

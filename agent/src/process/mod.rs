@@ -25,6 +25,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// One whose every name is this.
+    #[cfg(test)]
+    pub(crate) fn called(name: &str) -> Self {
+        Self { comm: name.into(), exe: Some(name.into()), cgroup: Some(name.into()) }
+    }
+
     /// As a vector has it.
     pub fn names(&self) -> features::Process<'_> {
         let Self { comm, exe, cgroup } = self;
