@@ -3,13 +3,15 @@
 //! The kernel calls this under the entry's lock, so nothing here may become a function call: all is
 //! inlined, and structures are written field by field.
 
+mod owned;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
     barrier::{clear, copy, opaque, settled},
     config::{LINGER_US, Thresholds},
     layout::laid_out,
-    owner::{self, Owner},
+    owner::Owner,
     parse::Headers,
     record::{DirectionBy, Reason, Record},
     segments::{Segments, tcp},
@@ -114,9 +116,6 @@ impl Flow {
     /// How many of its first bytes nearly every packet reads or writes: all before the window's ring.
     pub const WITHOUT_RING: usize = core::mem::offset_of!(Self, window) + Window::WITHOUT_RING;
 }
-
-/// Packets of a flow that are all asked for their process, if it is not known.
-const OWNER_EAGER: u64 = 16;
 
 const FIN_FWD: u8 = 1;
 const FIN_BWD: u8 = 2;
@@ -328,30 +327,6 @@ impl Flow {
         if matches!(reason, Reason::Active) {
             self.active_us = now_us;
         }
-    }
-
-    /// Whether `arrival` is asked whose socket it is of: as long as that is not known for certain, the first few packets
-    /// are, and of the many of a flow that is nobody's here ever fewer. One that begins another flow is.
-    #[inline(always)]
-    pub fn asks_for_owner<T: Thresholds>(&self, arrival: &Arrival, thresholds: &T) -> bool {
-        let [fwd, bwd] = &self.summary.totals;
-        let packets = fwd.packets + bwd.packets;
-        let is_asked = packets < OWNER_EAGER || packets.is_power_of_two();
-        (self.owner.claim != owner::USED && is_asked) || self.ended(arrival, thresholds).is_some()
-    }
-
-    /// Takes the process that a packet of this flow told, unless a better word is known.
-    #[inline(always)]
-    pub fn own(&mut self, owner: &Owner) {
-        if owner.claim != owner::NOBODY && self.owner.claim != owner::USED {
-            copy(&mut self.owner, owner);
-        }
-    }
-
-    /// Whether a packet comes from who began the flow, as far as that is known.
-    #[inline(always)]
-    pub fn would_be_from_initiator(&self, arrival: &Arrival) -> bool {
-        self.summary.first_us == 0 || self.summary.initiator_is_b == arrival.from_b
     }
 
     /// Whether nothing came before `arrival`, which is taken: the flow began with it.

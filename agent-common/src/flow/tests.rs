@@ -4,7 +4,7 @@ use bytemuck::Zeroable;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Config;
+use crate::{config::Config, owner};
 
 fn arrival(now_us: u64, tcp_flags: u8, from_b: bool) -> Arrival {
     Arrival {
