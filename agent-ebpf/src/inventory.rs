@@ -20,9 +20,7 @@ struct TaskFile {
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn owner_open(ctx: *const TaskFile) -> i32 {
     // SAFETY: the kernel calls the program with a valid context.
-    let (task, file) = unsafe {
-        ((&raw const (*ctx).task).read_volatile(), (&raw const (*ctx).file).read_volatile())
-    };
+    let TaskFile { meta: _, task, fd: _, file } = *unsafe { &*ctx };
     if task.is_null() || file.is_null() {
         return 0;
     }

@@ -76,7 +76,7 @@ pub(crate) fn owner(task: u64, claim: u32) -> Owner {
 /// The `struct sock` of a `struct socket` that the verifier knows; it knows what it is, too.
 #[inline(always)]
 pub(crate) fn sock_of(socket: *const core::ffi::c_void) -> *mut core::ffi::c_void {
-    let offset = offset!(open.socket_sk) as usize;
+    let member = socket.wrapping_byte_add(offset!(open.socket_sk) as usize);
     // SAFETY: the verifier lets a member of a structure that it knows be read, and the kernel catches the fault.
-    unsafe { socket.byte_add(offset).cast::<*mut core::ffi::c_void>().read_volatile() }
+    unsafe { member.cast::<*mut core::ffi::c_void>().read_volatile() }
 }

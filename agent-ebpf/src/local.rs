@@ -56,10 +56,11 @@ pub(crate) fn of_packet(
 ) {
     owner.claim = NOBODY;
     // SAFETY: the kernel calls the program with a valid context.
-    let came_by = unsafe { (&raw const (*skb).ingress_ifindex).read_volatile() };
+    let fields = unsafe { &*skb };
+    let came_by = fields.ingress_ifindex;
     if came_by == 0 {
-        // SAFETY: as above.
-        let own = unsafe { (&raw const (*skb).__bindgen_anon_2.sk).read_volatile() };
+        // SAFETY: the kernel fills it in.
+        let own = unsafe { fields.__bindgen_anon_2.sk };
         if own.is_null() {
             return;
         }
@@ -103,7 +104,8 @@ pub(crate) fn of_packet(
 #[inline(always)]
 fn is_for_this_host(skb: *mut __sk_buff, headers: &Headers, route: &mut bpf_fib_lookup) -> bool {
     // SAFETY: the kernel calls the program with a valid context.
-    if unsafe { (&raw const (*skb).pkt_type).read_volatile() } == OTHERHOST {
+    let fields = unsafe { &*skb };
+    if fields.pkt_type == OTHERHOST {
         return false;
     }
     let (v4, from, to) = (headers.version == 4, &headers.src.address, &headers.dst.address);

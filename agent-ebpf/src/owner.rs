@@ -70,7 +70,6 @@ macro_rules! claims {
         $(
             #[doc = concat!("A process is in ", stringify!($hook), ".")]
             #[cgroup_sock_addr($hook)]
-            #[expect(clippy::needless_pass_by_value, reason = "the macro passes the context so")]
             pub(crate) fn $name(ctx: SockAddrContext) -> i32 {
                 $claim(&ctx);
                 ALLOW
@@ -116,7 +115,9 @@ fn claim_first(ctx: &SockAddrContext) {
 #[inline(always)]
 fn socket(ctx: &SockAddrContext) -> *mut core::ffi::c_void {
     // SAFETY: the kernel calls the program with a valid context.
-    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk.cast() }
+    let fields = unsafe { &*ctx.sock_addr };
+    // SAFETY: the kernel fills it in.
+    unsafe { fields.__bindgen_anon_1.sk.cast() }
 }
 
 /// The word of a socket, made if need be. `None`: there is no memory.
@@ -137,26 +138,30 @@ fn map() -> *mut core::ffi::c_void {
 #[inline(always)]
 fn write(word: *mut Word, claim: u32) {
     let owner = current(claim);
-    // SAFETY: the word of a socket that is in use; one at a time under its lock.
-    unsafe {
-        lock(&raw mut (*word).lock);
-        owner.write_to(&mut (*word).owner);
-        unlock(&raw mut (*word).lock);
-    }
+    with_lock(word, |known| owner.write_to(known));
 }
 
 /// Writes whose a socket is that the verifier knows, unless it says so itself.
 #[inline(always)]
 pub(crate) fn introduce(socket: *mut core::ffi::c_void, owner: &Owner) {
     let Some(word) = word_of(socket) else { return };
-    // SAFETY: as in `write`.
-    unsafe {
-        lock(&raw mut (*word).lock);
-        if (*word).owner.claim == NOBODY {
-            owner.write_to(&mut (*word).owner);
+    with_lock(word, |known| {
+        if known.claim == NOBODY {
+            owner.write_to(known);
         }
-        unlock(&raw mut (*word).lock);
-    }
+    });
+}
+
+/// Does what takes no call to a word, under its lock.
+#[inline(always)]
+fn with_lock(word: *mut Word, work: impl FnOnce(&mut Owner)) {
+    // SAFETY: the word of a socket that is in use.
+    let word = unsafe { &mut *word };
+    // SAFETY: its lock.
+    unsafe { lock(&raw mut word.lock) };
+    work(&mut word.owner);
+    // SAFETY: taken above.
+    unsafe { unlock(&raw mut word.lock) };
 }
 
 /// The process which runs.
@@ -189,11 +194,5 @@ pub(crate) unsafe fn of_socket(socket: *mut core::ffi::c_void, owner: &mut Owner
         owner.claim = NOBODY;
         return;
     }
-    let word: *mut Word = word.cast();
-    // SAFETY: as in `write`.
-    unsafe {
-        lock(&raw mut (*word).lock);
-        (*word).owner.write_to(owner);
-        unlock(&raw mut (*word).lock);
-    }
+    with_lock(word.cast(), |known| known.write_to(owner));
 }

@@ -6,7 +6,7 @@ use std::{
     env,
     io::{self, BufRead as _, BufReader, Lines, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::{FromRawFd as _, OwnedFd},
+    os::fd::AsFd as _,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
 };
@@ -22,15 +22,13 @@ pub const UDP_PORT: u16 = 7001;
 const ROLE: &str = "FEATURE_AGENT_TEST_ROLE";
 /// What lines begin with that are a peer's, and not the test harness's.
 const MARK: &str = "peer: ";
-/// Number of an inherited listening socket.
-const INHERITED: i32 = 3;
 
 /// What a peer does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Echoes what comes by TCP and UDP to these addresses, until it is let go.
     Serve(Vec<IpAddr>),
-    /// Accepts by a listening socket that it inherits, and echoes, until it is let go.
+    /// Accepts by the listening socket that is its standard input, and echoes, until it is killed.
     Accept,
     /// Makes so many connections, and sends so many datagrams, to each address, and reads the echo.
     Talk(usize, Vec<IpAddr>),
@@ -126,18 +124,18 @@ pub fn play() {
             say(name.trim_end());
         }
         Role::Accept => {
-            // SAFETY: the test that started this process has put a listening socket there, and nothing else owns it.
-            let listener = unsafe { OwnedFd::from_raw_fd(INHERITED) };
-            let listener = TcpListener::from(listener);
-            thread::spawn(move || accept(&listener));
+            let listener = io::stdin().as_fd().try_clone_to_owned().expect("standard input");
             say(name.trim_end());
+            accept(&TcpListener::from(listener));
         }
         Role::Talk(count, addresses) => {
             say(name.trim_end());
             let kept: Vec<(Talked, Kept)> =
                 addresses.iter().flat_map(|to| (0..count).flat_map(|nth| talk(*to, nth))).collect();
             say(&kept.len().to_string());
-            kept.iter().for_each(|(talked, _)| say(&talked.text()));
+            for (talked, _) in &kept {
+                say(&talked.text());
+            }
         }
         Role::Cry(to) => {
             let socket = any(to);
@@ -205,12 +203,12 @@ fn say(word: &str) {
 impl Role {
     fn text(&self) -> String {
         let list = |addresses: &[IpAddr]| -> String {
-            addresses.iter().map(|address| format!(" {address}")).collect()
+            addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
         };
         match self {
-            Self::Serve(addresses) => format!("serve{}", list(addresses)),
+            Self::Serve(addresses) => format!("serve {}", list(addresses)),
             Self::Accept => "accept".to_owned(),
-            Self::Talk(count, addresses) => format!("talk {count}{}", list(addresses)),
+            Self::Talk(count, addresses) => format!("talk {count} {}", list(addresses)),
             Self::Cry(to) => format!("cry {to}"),
         }
     }

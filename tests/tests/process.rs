@@ -6,7 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, TcpListener, TcpStream},
     os::{
-        fd::AsRawFd as _,
+        fd::OwnedFd,
         unix::{fs::MetadataExt as _, process::CommandExt as _},
     },
     path::{Path, PathBuf},
@@ -111,7 +111,9 @@ fn each_end_knows_its_own_process() {
     });
     let talked = client.talked();
     assert_eq!(talked.len(), 80);
-    agents.iter().for_each(|agent| await_lines(agent, &talked));
+    for agent in &agents {
+        await_lines(agent, &talked);
+    }
     let exe = std::env::current_exe().expect("the test's own path");
     let [near, far] = agents.map(lines_of);
     for (lines, process, uid) in [(&near, &client, 65_534), (&far, &server, 0)] {
@@ -172,8 +174,9 @@ fn who_accepts_is_the_process_of_a_servers_socket() {
     let agent = watch(&pair.far, FAR_IF);
     // Made here, inherited by who accepts, as from a manager of services.
     let listener = pair.far.run(|| TcpListener::bind((Version::V4.far(), TCP_PORT)).expect("bind"));
-    let fd = listener.as_raw_fd();
-    let server = Peer::start(&pair.far, "peer", &Role::Accept, |command| inherit(command, fd));
+    let server = Peer::start(&pair.far, "peer", &Role::Accept, |command| {
+        command.stdin(OwnedFd::from(listener));
+    });
     let udp = start(&pair.far, &Role::Serve(vec![Version::V6.far()]));
     let mut client = start(&pair.near, &Role::Talk(5, vec![Version::V6.far()]));
     let by_others = client.talked();
@@ -195,23 +198,7 @@ fn who_accepts_is_the_process_of_a_servers_socket() {
     for line in by_flow(&lines, &by_others).values().flatten() {
         assert_eq!(line.int("pid"), udp.pid());
     }
-    drop(listener);
     client.finish();
-}
-
-/// Has a child begin with a socket of ours.
-fn inherit(command: &mut Command, fd: i32) {
-    // By way of a third number: a copy of a number onto itself would still be closed by exec.
-    let (between, inherited) = (100, 3);
-    // SAFETY: between fork and exec it only calls dup2, which is safe there.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::dup2(fd, between) < 0 || libc::dup2(between, inherited) < 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
 }
 
 fn connect(to: IpAddr) -> TcpStream {
@@ -240,7 +227,9 @@ fn a_connection_from_before_the_agent_is_known() {
     let stream = echo(stream);
     let port = stream.local_addr().expect("an address").port();
     let talked = [Talked { proto: 6, port, v6: false }];
-    agents.iter().for_each(|agent| await_lines(agent, &talked));
+    for agent in &agents {
+        await_lines(agent, &talked);
+    }
     let [near, far] = agents.map(lines_of);
     for (lines, pid) in [(&near, u64::from(process::id())), (&far, server.pid())] {
         for line in by_flow(lines, &talked).values().flatten() {

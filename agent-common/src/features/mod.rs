@@ -52,9 +52,9 @@ pub struct Process<'a> {
 impl Process<'_> {
     /// Bytes of all its texts.
     pub fn text_len(&self) -> usize {
-        let Self { comm, exe, cgroup, container_id } = self;
-        let len = |text: &Option<&str>| text.map_or(0, str::len);
-        comm.len() + len(exe) + len(cgroup) + len(container_id)
+        let Self { comm, exe, cgroup, container_id } = *self;
+        let others = [exe, cgroup, container_id].into_iter().flatten();
+        comm.len() + others.map(str::len).sum::<usize>()
     }
 }
 

@@ -7,6 +7,7 @@ use bytemuck::Zeroable;
 use super::*;
 use crate::{
     key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped},
+    owner::{Owner, USED},
     record::Reason,
     window::Sums,
 };
@@ -92,6 +93,15 @@ fn full_window() -> Sums {
 
 /// Whatever integers stand in a record that decodes, no value is NaN or infinite, and a null is a
 /// documented one.
+fn vector<'a>(
+    record: &'a Record,
+    process: Option<Process<'a>>,
+    lost: u64,
+    schema: &'a SchemaId,
+) -> Vector<'a> {
+    Vector { record, iface: "x", process, epoch_offset_us: 0, lost, schema }
+}
+
 #[test]
 fn every_value_is_finite_or_a_documented_null() {
     let mut record = Record::zeroed();
@@ -102,8 +112,7 @@ fn every_value_is_finite_or_a_documented_null() {
     record.sums = full_window();
     for record in [one, record] {
         let schema = schema_id();
-        let vector =
-            Vector { record: &record, iface: "x", epoch_offset_us: 0, lost: 0, schema: &schema };
+        let vector = vector(&record, None, 0, &schema);
         let nulls: Vec<&str> = fields()
             .filter_map(|field| match (field.value)(&vector) {
                 Value::Float(value) => {
@@ -141,14 +150,16 @@ fn every_value_is_of_its_fields_type() {
     (record.summary.seq, record.summary.missed) = (u32::MAX, u32::MAX);
     (record.summary.super_packets, record.summary.super_packets_kept) = (u32::MAX, u32::MAX);
     record.sums = full_window();
+    record.owner =
+        Owner { pid: u32::MAX, uid: u32::MAX, cgroup: u64::MAX, claim: USED, ..Owner::NOBODY };
     let extrema = &mut record.extrema;
     (extrema.len_min, extrema.len_max) = (u32::MAX, u32::MAX);
     (extrema.iat_min, extrema.iat_max) = (u32::MAX, u32::MAX);
     let schema = schema_id();
     let words = Reason::ALL.map(|reason| Record { reason: reason as u32, ..record });
     for record in words.iter().chain([&least]) {
-        let vector =
-            Vector { record, iface: "x", epoch_offset_us: 0, lost: u64::MAX, schema: &schema };
+        let process = Process { comm: "c", exe: Some("e"), cgroup: Some("/"), container_id: None };
+        let vector = vector(record, Some(process), u64::MAX, &schema);
         for field in fields() {
             let value = (field.value)(&vector);
             let fits = match (field.kind, value) {

@@ -231,7 +231,7 @@ proptest! {
 }
 
 fn owner(claim: u32, pid: u32) -> Owner {
-    Owner { claim, pid, ..Owner::NOBODY }
+    Owner { pid, claim, ..Owner::NOBODY }
 }
 
 #[test]

@@ -213,7 +213,7 @@ mod tests {
             &[0, info(kind::CONST, 0, 0), 4],
             // 6
             &[name("outer"), info(kind::STRUCT, 4, 1), 16],
-            &[name("a"), 1, 0, 0, 3, 32, name("e"), 5, 64, name("f"), 1, 4 << 24 | 100],
+            &[name("a"), 1, 0, 0, 3, 32, name("e"), 5, 64, name("f"), 1, 0x0400_0064],
             // 7, 8, 9
             &[0, info(2, 0, 0), 6],
             &[0, info(kind::FUNC_PROTO, 2, 0), 1, name("out"), 7, name("flags"), 1],

@@ -28,9 +28,13 @@ pub(crate) const METHOD: &str = "The time of a call from user space, packet and 
 const DATAGRAM: &str = "a datagram sent";
 const CONNECTION: &str = "a connection";
 
+/// ns of one call, as the mean of so many.
+type Call = fn(&Pair, u32) -> f64;
+
+#[expect(clippy::unnecessary_wraps, reason = "as all measurements are")]
 pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
     binary();
-    let calls: [(&str, fn(&Pair, u32) -> f64, u32); 2] = [
+    let calls: [(&str, Call, u32); 2] = [
         (DATAGRAM, datagram, plan.pick(200_000, 100)),
         (CONNECTION, connection, plan.pick(5_000, 10)),
     ];
@@ -61,7 +65,6 @@ pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// ns a datagram.
 fn datagram(pair: &Pair, count: u32) -> f64 {
     let to = (Version::V4.far(), 9);
     // Nobody reads: what does not fit is dropped, which costs no more.
@@ -74,7 +77,6 @@ fn datagram(pair: &Pair, count: u32) -> f64 {
     begin.elapsed().as_nanos() as f64 / f64::from(count)
 }
 
-/// ns a connection.
 fn connection(pair: &Pair, count: u32) -> f64 {
     let listener = pair.far.run(|| TcpListener::bind((Version::V4.far(), 0)).expect("bind"));
     let to = listener.local_addr().expect("an address");
