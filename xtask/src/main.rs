@@ -10,6 +10,7 @@ mod demo;
 mod deny;
 mod endurance;
 mod fuzz;
+mod kafka;
 mod package;
 mod project;
 mod root;
