@@ -174,8 +174,8 @@ fn plan(target: &str, pace: Pace) -> Plan {
     Plan {
         targets: vec![target.parse().expect("an output")],
         on_full: Some(on_full),
-        // It may take long where it shares the machine with others.
-        block_limit: PATIENCE,
+        // A sink that is slower than vectors are made may hold them up for all of the time.
+        block_limit: Duration::from_hours(24),
         ..Plan::default()
     }
 }
