@@ -43,8 +43,6 @@ fn subscriber(servers: &str) -> BaseConsumer {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("group.id", "endurance")
-        // The mock answers a fetch when it has waited for so long.
-        .set("fetch.wait.max.ms", "10")
         .create()
         .expect("a consumer");
     let mut all = TopicPartitionList::new();
@@ -59,7 +57,9 @@ fn through_kafka(name: &str, pace: Pace) {
     let cluster = MockCluster::new(2).expect("a cluster");
     cluster.create_topic(TOPIC, PARTITIONS, 1).expect("a topic");
     let url = format!("kafka://{}/{TOPIC}", cluster.bootstrap_servers());
-    let outputs = Outputs::start(&plan(&url, pace)).expect("an output");
+    // A flood is to fill the queue before the consumer is waited for.
+    let plan = Plan { queue: 2_000, ..plan(&url, pace) };
+    let outputs = Outputs::start(&plan).expect("an output");
     let subscriber = subscriber(&cluster.bootstrap_servers());
     let mut consumer = Consumer::start(move |received, ended| {
         let mut unordered = Unordered::default();
