@@ -11,24 +11,57 @@ use arrow_array::{
     },
 };
 use arrow_ipc::reader::FileReader;
-use arrow_schema::{DataType, TimeUnit};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow_schema::{DataType, Schema, TimeUnit};
+use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use serde_json::Value;
 
 use crate::lines::Line;
 
 /// The tables of a file, which is Arrow's or Parquet's by the ending of its name.
 pub fn tables(path: &Path) -> Vec<RecordBatch> {
+    tables_of(path, None)
+}
+
+/// The same of these columns alone, in the order that they have in the file.
+fn tables_of(path: &Path, names: Option<&[&str]>) -> Vec<RecordBatch> {
     let shown = path.display();
-    let file = File::open(path).unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let open = || File::open(path).unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let places = |schema: &Schema| {
+        let place = |name: &&str| schema.index_of(name).expect("a column");
+        names.map(|names| names.iter().map(place).collect::<Vec<_>>())
+    };
     if path.extension().is_some_and(|ending| ending == "arrow") {
-        let tables = FileReader::try_new(file, None).unwrap_or_else(|e| panic!("{shown}: {e}"));
-        return tables.map(|table| table.expect("a table")).collect();
+        let reader =
+            |places| FileReader::try_new(open(), places).unwrap_or_else(|e| panic!("{shown}: {e}"));
+        let places = places(&reader(None).schema());
+        return reader(places).map(|table| table.expect("a table")).collect();
     }
-    let tables = ParquetRecordBatchReaderBuilder::try_new(file);
-    let tables = tables.unwrap_or_else(|e| panic!("{shown}: {e}"));
+    let tables = ParquetRecordBatchReaderBuilder::try_new(open());
+    let mut tables = tables.unwrap_or_else(|e| panic!("{shown}: {e}"));
+    let rows = tables.metadata().file_metadata().num_rows();
+    if let Some(places) = places(tables.schema()) {
+        let mask = ProjectionMask::roots(tables.parquet_schema(), places);
+        tables = tables.with_projection(mask);
+    }
     let tables = tables.build().unwrap_or_else(|e| panic!("{shown}: {e}"));
-    tables.map(|table| table.expect("a table")).collect()
+    let tables: Vec<_> = tables.map(|table| table.expect("a table")).collect();
+    assert_eq!(count(&tables) as i64, rows, "{shown}: rows, and what the footer says");
+    tables
+}
+
+/// The number of each row of a file, and how many it says were lost before it.
+pub fn numbers_and_lost(path: &Path) -> impl Iterator<Item = (u64, u64)> {
+    let integers = |table: &RecordBatch, name| {
+        let column = table.column_by_name(name).expect("a column");
+        let integer = |row| match value(column, row) {
+            Cell::Integer(integer) => integer,
+            other => panic!("{name} is {other:?}"),
+        };
+        (0..table.num_rows()).map(integer).collect::<Vec<_>>()
+    };
+    tables_of(path, Some(&["seq", "lost"]))
+        .into_iter()
+        .flat_map(move |table| integers(&table, "seq").into_iter().zip(integers(&table, "lost")))
 }
 
 /// Rows of tables.

@@ -110,6 +110,11 @@ impl Tally {
     /// A line of JSON or CSV came. Panics if vectors are missing that it does not tell of, or it tells of others.
     pub fn line(&mut self, line: &[u8]) {
         let (number, lost) = number_and_lost(line);
+        self.vector(number, lost);
+    }
+
+    /// The vector of this number came, which tells of so many lost before it. Panics as [`Tally::line`] does.
+    pub fn vector(&mut self, number: u64, lost: u64) {
         assert_eq!(number, self.next + lost, "{lost} told as lost after {self:?}");
         self.received += 1;
         self.told += lost;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{build_ebpf, project, shell, tidy};
+use crate::{build_ebpf, kafka, project, shell, test::KERNEL_TESTS, tidy};
 
 /// Runs every check in turn and stops at the first that fails.
 pub(crate) fn ci() -> Result<()> {
@@ -19,9 +19,10 @@ pub(crate) fn ci() -> Result<()> {
     host.args(["clippy", "--workspace", "--exclude", build_ebpf::PACKAGE, "--all-targets"]);
     shell::run(deny_warnings(&mut host))?;
 
-    let mut kafka = project::cargo()?;
-    kafka.args(["clippy", "--package", "feature-agent", "--features", "kafka", "--all-targets"]);
-    shell::run(deny_warnings(&mut kafka))?;
+    let mut with_kafka = project::cargo()?;
+    with_kafka.args(["clippy", "--package", "feature-agent", "--package", KERNEL_TESTS]);
+    kafka::include(with_kafka.arg("--all-targets"))?;
+    shell::run(deny_warnings(&mut with_kafka))?;
 
     shell::say("lints, for the kernel");
     shell::run(deny_warnings(&mut build_ebpf::cargo("clippy")?))?;

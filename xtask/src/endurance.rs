@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{project, shell, unpacked};
+use crate::{kafka, project, shell, test::KERNEL_TESTS, unpacked};
 
 /// Ten million: what a busy host makes in a day.
 const VECTORS: u64 = 10_000_000;
@@ -16,7 +16,8 @@ pub(crate) fn endurance(args: &[String]) -> Result<()> {
         _ => bail!("`endurance` takes a number of vectors, and which sinks"),
     };
     let mut cargo = project::cargo()?;
-    cargo.args(["test", "--release", "--package", "feature-agent-tests", "--test", "endurance"]);
+    cargo.args(["test", "--release", "--package", KERNEL_TESTS, "--test", "endurance"]);
+    kafka::include(&mut cargo)?;
     cargo.env("NATS_SERVER", unpacked::need("nats-server", "nats-server")?);
     cargo.env("FEATURE_AGENT_ENDURANCE", vectors.to_string());
     // One at a time, so that each has the machine to itself, and what it says is seen.

@@ -10,6 +10,7 @@ mod demo;
 mod deny;
 mod endurance;
 mod fuzz;
+mod kafka;
 mod package;
 mod project;
 mod root;
@@ -91,7 +92,9 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo-server" => demo::server(),
         "endurance" => endurance::endurance(rest),
         "demo-stage" => demo::stage(rest),
-        "deny" => no_arguments(command, rest).and_then(|()| deny::deny()),
+        "deny" => {
+            no_arguments(command, rest).and_then(|()| deny::deny()).map(|unchecked| unchecked.say())
+        }
         "fuzz" => fuzz::fuzz(rest),
         "package" => package::package(rest),
         "run" => run::run(after_dashes(command, rest)?),

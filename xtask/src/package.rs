@@ -81,9 +81,7 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
         return Ok(());
     }
     // A trial alone is not worth the five minutes in which cargo-deny is built.
-    if trial != Trial::IfPossible {
-        deny::deny()?;
-    }
+    let unchecked = if trial == Trial::IfPossible { None } else { Some(deny::deny()?) };
     let program = static_program()?;
     let folder = project::target()?.join("package");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -97,6 +95,10 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
     for made in [&deb, &tarball] {
         let bytes = fs::metadata(made).with_context(|| format!("no {}", made.display()))?.len();
         shell::say(&format!("{}: {bytes} bytes", made.display()));
+    }
+    // What was said before the build's output is not seen.
+    if let Some(unchecked) = unchecked {
+        unchecked.say();
     }
     if trial == Trial::No { Ok(()) } else { clean_root::try_package(&folder, &deb, trial) }
 }

@@ -2,16 +2,16 @@
 
 use anyhow::Result;
 
-use crate::{build_ebpf, project, root, shell, unpacked, vm};
+use crate::{build_ebpf, kafka, project, root, shell, unpacked, vm};
 
 /// The package whose tests load programs into the kernel and make network namespaces.
-const KERNEL_TESTS: &str = "feature-agent-tests";
+pub(crate) const KERNEL_TESTS: &str = "feature-agent-tests";
 
 /// Runs every test, those on the real kernel as root, and passes the arguments to each program.
 pub(crate) fn test(args: &[String]) -> Result<()> {
     root::need("ip", "iproute2")?;
-    // What the product is compared with.
-    for program in ["tshark", "tcpdump"] {
+    // What the product is compared with, and what reads its completions.
+    for program in ["tshark", "tcpdump", "zsh", "fish"] {
         root::want(program, program);
     }
     // Who asks for some tests does not ask for all kernels.
@@ -25,7 +25,8 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     root::run_programs_of(&mut kernel, "testing on the real kernel")?;
     // Against a cluster that librdkafka mocks, which is built for this alone.
     let mut kafka = project::cargo()?;
-    kafka.args(["test", "--package", "feature-agent", "--features", "kafka", "--lib", "kafka"]);
+    kafka.args(["test", "--package", "feature-agent", "--lib", "kafka"]);
+    kafka::include(&mut kafka)?;
     // All, whatever the first says: one failure should not hide another.
     let first = shell::run(ordinary.arg("--").args(args));
     let second = shell::run(kernel.arg("--").args(args));

@@ -2,6 +2,9 @@
 //!
 //! A few thousand in the ordinary tests; `cargo xtask endurance` has it do ten million, a day's worth of a busy host.
 
+#[cfg(feature = "kafka")]
+mod kafka;
+
 use std::{
     env, fs,
     fs::File,
@@ -18,6 +21,7 @@ use std::{
 
 use feature_agent::sink::{BATCH, Ending, Format, OnFull, Outputs, Plan, Rotation, Totals};
 use feature_agent_tests::{
+    columns,
     inject::wait_until,
     nats::NatsServer,
     vectors::{Tally, Vectors, run},
@@ -34,7 +38,7 @@ const VECTORS: &str = "FEATURE_AGENT_ENDURANCE";
 const A_FEW: u64 = 20_000;
 /// How long a consumer may take for the last ones.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Vectors that a subscriber may be behind.
+/// Vectors that a subscriber may be behind before its server cuts it off, and tells nobody.
 const FAR_BEHIND: u64 = 50_000;
 /// A file that is read is given back to the disk in pieces of this size.
 const PIECE: u64 = 64 << 20;
@@ -127,23 +131,25 @@ struct Consumer {
     ended: Arc<AtomicBool>,
     /// Between the sink and the consumer.
     server: Option<NatsServer>,
+    /// How many vectors it may be behind those that are made.
+    leash: u64,
 }
 
 impl Consumer {
     fn start(work: impl FnOnce(&AtomicU64, Arc<AtomicBool>) -> Tally + Send + 'static) -> Self {
         let (received, ended) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let (count, end) = (Arc::clone(&received), Arc::clone(&ended));
-        Self { received, ended, thread: thread::spawn(move || work(&count, end)), server: None }
+        let thread = thread::spawn(move || work(&count, end));
+        Self { received, ended, thread, server: None, leash: u64::MAX }
     }
 
     fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// A server cuts off a subscriber that is far behind, and tells nobody.
+    /// Waits for a consumer that is far behind.
     async fn keep_up(&self, made: u64, outputs: &Outputs) {
-        while self.server.is_some() && made - self.received() - totals(outputs).dropped > FAR_BEHIND
-        {
+        while made - self.received() - totals(outputs).dropped > self.leash {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -168,8 +174,8 @@ fn plan(target: &str, pace: Pace) -> Plan {
     Plan {
         targets: vec![target.parse().expect("an output")],
         on_full: Some(on_full),
-        // It may take long where it shares the machine with others.
-        block_limit: PATIENCE,
+        // A sink that is slower than vectors are made may hold them up for all of the time.
+        block_limit: Duration::from_hours(24),
         ..Plan::default()
     }
 }
@@ -273,7 +279,7 @@ fn through_nats(name: &str, format: Format, pace: Pace, stream: bool) {
         }
         tally
     });
-    consumer.server = Some(server);
+    (consumer.server, consumer.leash) = (Some(server), FAR_BEHIND);
     endure(name, outputs, pace, consumer);
 }
 
@@ -293,14 +299,24 @@ fn a_file() {
 
 #[test]
 fn a_rotated_and_compressed_file() {
-    let folder = Folder::new("rotated");
-    let path = folder.path("vectors.jsonl");
-    let size = if vectors() > A_FEW { 256 << 20 } else { 4 << 20 };
-    let rotation = Rotation { size: Some(size), age: None, zstd: true };
-    let outputs = Outputs::start(&Plan { rotation, ..plan(&path, Pace::Patient) }).expect("a file");
-    let place = folder.0.clone();
-    let consumer = Consumer::start(move |received, ended| read_rotated(&place, received, &ended));
-    endure("file, rotated and compressed", outputs, Pace::Patient, consumer);
+    through_rotated("file, rotated and compressed", "", "jsonl", true, read_compressed);
+}
+
+#[test]
+fn files_of_columns() {
+    for format in ["arrow", "parquet"] {
+        let name = format!("{format}, rotated");
+        through_rotated(&name, &format!("{format}:"), format, false, move |path, _, tally| {
+            // What is written has another ending.
+            let is_closed = path.extension().is_some_and(|ending| ending == format);
+            if is_closed {
+                for (number, lost) in columns::numbers_and_lost(path) {
+                    tally.vector(number, lost);
+                }
+            }
+            is_closed
+        });
+    }
 }
 
 #[test]
@@ -323,35 +339,61 @@ fn a_stream_of_jetstream() {
     through_nats("nats JetStream, flooded", Format::Jsonl, Pace::Flood, true);
 }
 
-/// Reads closed files as they come, the oldest first, and at the end the last one; removes what it has read.
-fn read_rotated(folder: &Path, received: &AtomicU64, ended: &AtomicBool) -> Tally {
-    let mut tally = Tally::default();
-    let mut read = |path: &Path, from: &mut dyn Read| {
-        for line in BufReader::with_capacity(1 << 17, from).split(b'\n') {
-            tally.line(&line.expect("a line"));
-            received.store(tally.received, Ordering::Relaxed);
-        }
-        fs::remove_file(path).expect("removed");
-    };
-    loop {
-        let is_over = ended.load(Ordering::Acquire);
-        let entries = fs::read_dir(folder).expect("a folder");
-        let mut paths: Vec<PathBuf> =
-            entries.map(|entry| entry.expect("an entry").path()).collect();
-        // By the time in their names; the one that is written sorts behind those.
-        paths.sort();
-        for path in &paths {
-            let mut file = File::open(path).expect("a file");
-            if path.extension().is_some_and(|ending| ending == "zst") {
-                let decoder = zstd::Decoder::new(file).expect("zstd");
-                read(path, &mut { decoder });
-            } else if is_over {
-                read(path, &mut file);
-            }
-        }
-        if is_over {
-            return tally;
-        }
-        thread::sleep(Duration::from_millis(5));
+/// Reads a file if it is compressed, or the last one; tells whether it did.
+fn read_compressed(path: &Path, is_over: bool, tally: &mut Tally) -> bool {
+    // One that is neither may be gone by now: it is being compressed.
+    let open = || File::open(path).expect("a file");
+    let is_closed = path.extension().is_some_and(|ending| ending == "zst");
+    if is_closed {
+        read_all(zstd::Decoder::new(open()).expect("zstd"), tally);
+    } else if is_over {
+        read_all(open(), tally);
     }
+    is_closed || is_over
+}
+
+fn read_all(from: impl Read, tally: &mut Tally) {
+    for line in BufReader::with_capacity(1 << 17, from).split(b'\n') {
+        tally.line(&line.expect("a line"));
+    }
+}
+
+/// Files that are closed one after the other. `read` reads one of them, unless it is still written, and tells whether it
+/// did; it is told whether all is over.
+fn through_rotated(
+    name: &str,
+    kind: &str,
+    ending: &str,
+    zstd: bool,
+    read: impl Fn(&Path, bool, &mut Tally) -> bool + Send + 'static,
+) {
+    let folder = Folder::new(&name.replace([' ', ','], "-"));
+    let target = format!("{kind}{}", folder.path(&format!("vectors.{ending}")));
+    let size = if vectors() > A_FEW { 256 << 20 } else { 4 << 20 };
+    let rotation = Rotation { size: Some(size), age: None, zstd };
+    let plan = Plan { rotation, ..plan(&target, Pace::Patient) };
+    let outputs = Outputs::start(&plan).expect("a file");
+    let place = folder.0.clone();
+    let consumer = Consumer::start(move |received, ended| {
+        let mut tally = Tally::default();
+        loop {
+            let is_over = ended.load(Ordering::Acquire);
+            let entries = fs::read_dir(&place).expect("a folder");
+            let mut paths: Vec<PathBuf> =
+                entries.map(|entry| entry.expect("an entry").path()).collect();
+            // The oldest first, by the time in their names; the one that is written sorts behind those.
+            paths.sort();
+            for path in paths {
+                if read(&path, is_over, &mut tally) {
+                    received.store(tally.received, Ordering::Relaxed);
+                    fs::remove_file(path).expect("removed");
+                }
+            }
+            if is_over {
+                return tally;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    endure(name, outputs, Pace::Patient, consumer);
 }
