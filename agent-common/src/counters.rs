@@ -6,7 +6,8 @@ use crate::parse::Malformed;
 
 /// Counters of one CPU. Packets are wire packets, except where nothing of them could be read.
 ///
-/// Conservation: `seen = accounted + not_ip + Σ malformed + filtered + table_full`.
+/// Conservation: `seen = accounted + not_ip + Σ malformed + filtered + table_full + contended`. Of a call on a
+/// socket as of a packet, with what it sent or received for its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Counters {
@@ -26,6 +27,12 @@ pub struct Counters {
     pub table_full: u64,
     /// Bytes (Σ IP length) of those.
     pub table_full_bytes: u64,
+    /// Calls on sockets whose flow others had for too long.
+    pub contended: u64,
+    /// Bytes of those.
+    pub contended_bytes: u64,
+    /// Calls on sockets whose end no program was told, or whose begin found no room to be noted: they are not seen.
+    pub missed: u64,
     /// Super-packets (GRO, TSO) among the socket buffers.
     pub super_packets: u64,
     /// Later fragments whose first fragment was not seen.
@@ -48,7 +55,14 @@ impl Counters {
 
     /// Packets seen that no counter holds: 0, or there is an error in the program.
     pub fn unaccounted(&self) -> i128 {
-        let held = [self.accounted, self.not_ip, self.malformed(), self.filtered, self.table_full];
+        let held = [
+            self.accounted,
+            self.not_ip,
+            self.malformed(),
+            self.filtered,
+            self.table_full,
+            self.contended,
+        ];
         i128::from(self.seen) - held.into_iter().map(i128::from).sum::<i128>()
     }
 
@@ -78,8 +92,14 @@ mod tests {
     #[test]
     fn a_packet_in_no_counter_shows() {
         let mut sum = Counters::default();
-        let one =
-            Counters { seen: 10, accounted: 4, not_ip: 3, table_full: 1, ..Counters::default() };
+        let one = Counters {
+            seen: 11,
+            accounted: 4,
+            not_ip: 3,
+            table_full: 1,
+            contended: 1,
+            ..Counters::default()
+        };
         sum.add(&one);
         sum.add(&Counters { malformed: [0, 1, 0, 0, 0, 0, 0, 0, 1], ..Counters::default() });
         assert_eq!(sum.unaccounted(), 0);

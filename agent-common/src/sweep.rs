@@ -19,11 +19,16 @@ pub struct SweepRequest {
     pub stop_ifindex: u32,
     /// Flows silent for t µs are counted in slot `t >> age_shift` of [`SweepReport::ages`].
     pub age_shift: u32,
-    /// Zero.
-    pub padding: u32,
+    /// Which table: [`OF_PACKETS`] or [`OF_CALLS`]. Each has a program that walks it; this says which to run.
+    pub table: u32,
 }
 
 const _: () = assert!(size_of::<SweepRequest>() == 32);
+
+/// [`SweepRequest::table`]: the flows of packets.
+pub const OF_PACKETS: u32 = 0;
+/// [`SweepRequest::table`]: the flows of socket calls.
+pub const OF_CALLS: u32 = 1;
 
 impl SweepRequest {
     /// An ordinary sweep by the kernel's clock, given the idle time-out in µs.
@@ -37,7 +42,7 @@ impl SweepRequest {
             stop: 0,
             stop_ifindex: 0,
             age_shift,
-            padding: 0,
+            table: OF_PACKETS,
         }
     }
 

@@ -3,7 +3,7 @@
 use agent_common::{
     counters::Counters,
     filter::selects,
-    flow::{Outcome, Standing},
+    flow::{Flow, Outcome, Standing},
 };
 
 use crate::{
@@ -11,7 +11,8 @@ use crate::{
     emit::{self, Action},
     fragments::Fragments,
     packet::Packet,
-    table::{self, Locked, Passage},
+    passage::Passage,
+    table::{self, Locked, Packets, Table},
 };
 
 /// How often to look again for a flow that the sweep is deleting on another CPU, or that has last words to
@@ -27,6 +28,8 @@ pub(crate) enum Fate {
     Filtered,
     /// It found no place in the table.
     TableFull,
+    /// Others had its flow for too long.
+    Contended,
 }
 
 /// Accounts a packet.
@@ -45,21 +48,35 @@ pub(crate) fn packet(passage: &mut Passage, packet: &Packet, counters: &mut Coun
     }
     // VERIFIER: read from memory from here on, see `observe`; which end it came from, too, is a path of its own.
     let passage = core::hint::black_box(passage);
+    flow::<Packets>(passage, counters, |passage, flow| {
+        let from_initiator = flow.would_be_from_initiator(&passage.arrival);
+        passage.find_owner(packet.context(), from_initiator);
+    })
+}
+
+/// Lets the flow of an addressed passage take it in. `find_owner` is asked for the process behind it where that is wanted.
+#[inline(always)]
+pub(crate) fn flow<T: Table>(
+    passage: &mut Passage,
+    counters: &mut Counters,
+    find_owner: impl Fn(&mut Passage, &Flow),
+) -> Fate {
     for _ in 0..ATTEMPTS {
-        let Some(entry) = table::find_or_insert(passage) else {
+        let Some(entry) = table::find_or_insert::<T>(&passage.template) else {
             return Fate::TableFull;
         };
         if config::process() && table::glance(entry).asks_for_owner(&passage.arrival, &Loaded) {
-            let from_initiator = table::glance(entry).would_be_from_initiator(&passage.arrival);
-            passage.find_owner(packet.context(), from_initiator);
+            find_owner(passage, table::glance(entry));
         }
         // A flow whose last words wait for room in the ring goes on.
         let overdue = passage.is_waiting();
         let arrival = &passage.arrival;
-        let mut locked = Locked::new(entry);
+        let Some(mut locked) = Locked::<T>::new(entry, passage.token) else {
+            return Fate::Contended;
+        };
         let Some((flow, new)) = locked.enter(passage.key()) else {
             drop(locked);
-            table::await_deletion(passage.key());
+            table::await_deletion::<T>(passage.key());
             continue;
         };
         if !new && flow.is_after(arrival) {
@@ -81,8 +98,9 @@ pub(crate) fn packet(passage: &mut Passage, packet: &Packet, counters: &mut Coun
         if outcome == Outcome::Quiet {
             return Fate::Accounted;
         }
+        let token = passage.token;
         let (key, arrival, waiting) = passage.parts();
-        emit::vector(entry, key, arrival.now_us, counters, waiting, |flow| {
+        emit::vector::<T>(entry, key, token, arrival.now_us, counters, waiting, |flow| {
             let last_words = flow.last_words(arrival, &Loaded);
             Action { emit: last_words.or_else(|| flow.due(arrival.now_us, &Loaded)), end: false }
         });

@@ -3,6 +3,7 @@
 use agent_common::{
     config::Thresholds as _,
     counters::Counters,
+    entry::Entry,
     flow::Flow,
     key::FlowKey,
     record::{Reason, Record},
@@ -16,7 +17,7 @@ use aya_ebpf::{
 
 use crate::{
     config::{self, Loaded},
-    table::{Entry, Locked},
+    table::{Locked, Table},
 };
 
 /// The size is the loader's (`--ring-size`).
@@ -38,9 +39,10 @@ pub(crate) struct Action {
 /// the lock, since no helper may be called under it; if there is none, the flow stays due and `waiting`
 /// counts one more. Returns whether the flow ended: its entry is to be deleted.
 #[inline(always)]
-pub(crate) fn vector(
+pub(crate) fn vector<T: Table>(
     entry: *mut Entry,
     key: &FlowKey,
+    token: u32,
     now_us: u64,
     counters: &mut Counters,
     waiting: &mut u64,
@@ -52,8 +54,9 @@ pub(crate) fn vector(
         // one that is known not to be null may be null at a second look.
         // SAFETY: a valid reference.
         unsafe { (&raw mut *waiting).write_volatile(*waiting + 1) };
-        let mut locked = Locked::new(entry);
-        if let Some(flow) = locked.living(key) {
+        if let Some(mut locked) = Locked::<T>::new(entry, token)
+            && let Some(flow) = locked.living(key)
+        {
             flow.delay();
         }
         return false;
@@ -62,7 +65,11 @@ pub(crate) fn vector(
     let record = unsafe { &mut *slot.as_mut_ptr() };
     record.key = *key;
     let mut action = Action { emit: None, end: false };
-    let mut locked = Locked::new(entry);
+    let Some(mut locked) = Locked::<T>::new(entry, token) else {
+        // What is due stays so.
+        slot.discard(BPF_RB_NO_WAKEUP.into());
+        return false;
+    };
     if let Some(flow) = locked.living(key) {
         // Before a reason is known, see `Flow::emit`.
         record.extrema = flow.window.extrema(Loaded.window());

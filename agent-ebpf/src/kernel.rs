@@ -14,20 +14,22 @@ use bytemuck::AnyBitPattern;
 
 /// Replaced by the loader, by this name.
 #[unsafe(no_mangle)]
-static OFFSETS: Global<Offsets> = Global::new(Offsets::UNKNOWN);
+pub(crate) static OFFSETS: Global<Offsets> = Global::new(Offsets::UNKNOWN);
 
 /// One offset, read as a threshold is, see [`crate::config`].
 macro_rules! offset {
     ($($name:ident).+) => {{
-        let offsets = (&raw const OFFSETS).cast::<Offsets>();
+        let offsets = (&raw const $crate::kernel::OFFSETS).cast::<agent_common::offsets::Offsets>();
         // SAFETY: `Global` is transparent, and the static lives as long as the program.
         unsafe { (&raw const (*offsets).$($name).+).read_volatile() }
     }};
 }
 
+pub(crate) use offset;
+
 /// What lies at an address of the kernel's; zeros if nothing can be read there.
 #[inline(always)]
-fn read<T: AnyBitPattern>(address: u64) -> T {
+pub(crate) fn read<T: AnyBitPattern>(address: u64) -> T {
     let mut value = MaybeUninit::<T>::uninit();
     let (place, size) = (value.as_mut_ptr().cast(), size_of::<T>() as u32);
     // SAFETY: so many bytes of the stack; the helper faults at no address. What cannot be read it clears.

@@ -4,7 +4,14 @@
 //! take it in under the entry's lock. The verdict is always "continue": the agent never changes, delays or
 //! drops traffic.
 
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch, core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        internal_features,
+        reason = "the only way to an exchange of 32 bits, see `sockets::table`"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod account;
@@ -29,7 +36,11 @@ mod owner;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod passage;
+#[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod sockets;
 #[cfg(target_arch = "bpf")]
 mod sweep;
 #[cfg(target_arch = "bpf")]

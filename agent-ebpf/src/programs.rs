@@ -10,8 +10,10 @@ use crate::{
     account::{self, Fate},
     config, counters, diagnose,
     packet::Packet,
+    passage::Passage,
+    sockets::Sockets,
     sweep,
-    table::Passage,
+    table::Packets,
 };
 
 /// "Go on with the next program": `TCX_NEXT`, and for clsact "no classification".
@@ -38,7 +40,14 @@ pub(crate) fn tc_ip(ctx: TcContext) -> i32 {
 /// The daemon's poll (by `BPF_PROG_TEST_RUN`, never attached).
 #[classifier]
 pub(crate) fn sweep_flows(_ctx: TcContext) -> i32 {
-    sweep::run();
+    sweep::run::<Packets>();
+    CONTINUE
+}
+
+/// The same for the flows of calls on sockets.
+#[classifier]
+pub(crate) fn sweep_calls(_ctx: TcContext) -> i32 {
+    sweep::run::<Sockets>();
     CONTINUE
 }
 
@@ -94,5 +103,7 @@ fn observe<const LINK: bool>(ctx: &TcContext) {
             counters.table_full_bytes += segments.bytes();
             diagnose::table_full::<LINK>(ctx, frame.ifindex);
         }
+        // A lock of the kernel's is waited for.
+        Fate::Contended => {}
     }
 }

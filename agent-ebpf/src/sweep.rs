@@ -1,6 +1,7 @@
 //! The walk over the table, run by the daemon's poll.
 
 use agent_common::{
+    entry::Entry,
     flow::SweepAction,
     key::FlowKey,
     sweep::{SweepReport, SweepRequest},
@@ -12,7 +13,7 @@ use crate::{
     counters,
     emit::{self, Action},
     packet,
-    table::{self, Entry, Locked},
+    table::{self, Locked, Table},
 };
 
 /// The daemon writes the request, runs the sweep, and reads the report. One sweep runs at a time.
@@ -23,9 +24,11 @@ static SWEEP_REQUEST: Array<SweepRequest, 1> = Array::new();
 #[btf_map]
 static SWEEP_REPORT: Array<SweepReport, 1> = Array::new();
 
-/// Walks the table.
+/// Walks a table.
+///
+/// VERIFIER: a program for each: of two calls LLVM makes one, and before Linux 6.10 one that takes either map is refused.
 #[inline(always)]
-pub(crate) fn run() {
+pub(crate) fn run<T: Table>() {
     let Some(request) = SWEEP_REQUEST.get_ptr_mut(0) else {
         return;
     };
@@ -37,16 +40,19 @@ pub(crate) fn run() {
     // SAFETY: the map and the callback match; the walk has no context.
     unsafe {
         bpf_for_each_map_elem(
-            table::map(),
-            visit as *mut core::ffi::c_void,
+            T::map(),
+            visit::<T> as *mut core::ffi::c_void,
             core::ptr::null_mut(),
             0,
         )
     };
 }
 
+/// By which the sweep takes the locks of calls' flows: no program's number, see [`crate::sockets`].
+const TOKEN: u32 = u32::MAX;
+
 /// One entry of the walk; 0: go on.
-unsafe extern "C" fn visit(
+unsafe extern "C" fn visit<T: Table>(
     _map: *mut core::ffi::c_void,
     key: *const FlowKey,
     entry: *mut Entry,
@@ -72,17 +78,17 @@ unsafe extern "C" fn visit(
     // looked up is.
     let entry = match action {
         SweepAction::Keep => entry,
-        _ => match table::find(key) {
+        _ => match T::find(key) {
             Some(entry) => entry,
             None => return 0,
         },
     };
     let ends = match action {
         SweepAction::Keep => false,
-        SweepAction::End(None) => end_quietly(entry, key, request),
+        SweepAction::End(None) => end_quietly::<T>(entry, key, request),
         SweepAction::Emit(_) | SweepAction::End(Some(_)) => {
             let waiting = &mut report.waiting;
-            emit::vector(entry, key, request.now_us, counters, waiting, |flow| {
+            emit::vector::<T>(entry, key, TOKEN, request.now_us, counters, waiting, |flow| {
                 match flow.on_sweep(key.ifindex, request, &Loaded) {
                     SweepAction::Keep => Action { emit: None, end: false },
                     SweepAction::Emit(reason) => Action { emit: Some(reason), end: false },
@@ -92,7 +98,7 @@ unsafe extern "C" fn visit(
         }
     };
     if ends {
-        table::delete(key);
+        table::delete::<T>(key);
         report.ended += 1;
     } else {
         report.flows += 1;
@@ -103,8 +109,10 @@ unsafe extern "C" fn visit(
 
 /// Ends a flow that has nothing left to say; false if a packet came in between.
 #[inline(always)]
-fn end_quietly(entry: *mut Entry, key: &FlowKey, request: &SweepRequest) -> bool {
-    let mut locked = Locked::new(entry);
+fn end_quietly<T: Table>(entry: *mut Entry, key: &FlowKey, request: &SweepRequest) -> bool {
+    let Some(mut locked) = Locked::<T>::new(entry, TOKEN) else {
+        return false;
+    };
     let ends = match locked.living(key) {
         Some(flow) => flow.on_sweep(key.ifindex, request, &Loaded) == SweepAction::End(None),
         None => false,

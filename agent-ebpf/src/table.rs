@@ -1,31 +1,49 @@
-//! The flow table: a preallocated hash with a lock in each value.
+//! The flow tables: preallocated hashes with a lock in each value.
 //!
 //! Entries are deleted by the sweep alone, one at a time: it marks an entry [`DEAD`] under its lock, then
 //! deletes it. A preallocated entry is reused at once, so a pointer from a lookup may come to lie over
 //! another flow. Hence the rule: under the lock, an entry counts only if it holds the key that was looked
 //! for and is not dead; else look again.
 
-use core::mem::offset_of;
+use core::{ffi::c_void, marker::PhantomData, mem::offset_of};
 
 use agent_common::{
-    entry::{self, ALIVE, DEAD, NEW},
-    flow::{Arrival, Flow},
+    entry::{ALIVE, DEAD, Entry, NEW},
+    flow::Flow,
     key::FlowKey,
-    owner::{NOBODY, Owner},
-    parse::Headers,
 };
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_NOEXIST, bpf_spin_lock},
-    btf_maps::{HashMap, PerCpuArray},
+    bindings::{BPF_NOEXIST, bpf_spin_lock},
+    btf_maps::HashMap,
     helpers::generated,
     macros::btf_map,
 };
 
-use crate::local::{self, Question};
+/// A flow table, and how its entries are locked.
+pub(crate) trait Table {
+    /// The map, for a walk.
+    fn map() -> *mut c_void;
+    /// The entry of a key.
+    fn find(key: &FlowKey) -> Option<*mut Entry>;
+    /// Puts an entry in, unless there is one, or no room.
+    fn insert(entry: &Entry);
+    /// Deletes the entry of a key, if it is there.
+    fn remove(key: &FlowKey);
+    /// Takes an entry's lock in the name of `token`, which is no other's at the same time; false if others have it for
+    /// too long.
+    fn acquire(entry: *mut Entry, token: u32) -> bool;
+    /// Whether the entry, which was there before the lock, is not one that came after.
+    fn holds(entry: *mut Entry, token: u32) -> bool;
+    /// Lets go of a lock.
+    fn release(entry: *mut Entry, token: u32);
+}
 
-/// A value of the table: an [`entry::Entry`], with the kernel's type for the lock.
+/// The flows of packets. Their locks are the kernel's.
+pub(crate) struct Packets;
+
+/// A value of that table: an [`Entry`], with the kernel's type for the lock.
 #[repr(C)]
-pub(crate) struct Entry {
+struct Guarded {
     lock: bpf_spin_lock,
     padding: u32,
     key: FlowKey,
@@ -34,127 +52,86 @@ pub(crate) struct Entry {
 }
 
 const _: () = {
-    assert!(size_of::<Entry>() == size_of::<entry::Entry>());
-    assert!(offset_of!(Entry, lock) == offset_of!(entry::Entry, lock));
-    assert!(offset_of!(Entry, key) == offset_of!(entry::Entry, key));
-    assert!(offset_of!(Entry, flow) == offset_of!(entry::Entry, flow));
-    assert!(offset_of!(Entry, state) == offset_of!(entry::Entry, state));
+    assert!(size_of::<Guarded>() == size_of::<Entry>());
+    assert!(offset_of!(Guarded, lock) == offset_of!(Entry, lock));
+    assert!(offset_of!(Guarded, key) == offset_of!(Entry, key));
+    assert!(offset_of!(Guarded, flow) == offset_of!(Entry, flow));
+    assert!(offset_of!(Guarded, state) == offset_of!(Entry, state));
+    assert!(offset_of!(Entry, lock) == 0);
 };
 
 /// The size is the loader's (`--max-flows`).
 #[btf_map]
-static FLOWS: HashMap<FlowKey, Entry, 65_536> = HashMap::new();
+static FLOWS: HashMap<FlowKey, Guarded, 65_536> = HashMap::new();
 
-/// A packet on its way to its flow.
-///
-/// VERIFIER: in a map and not on the stack, so that the verifier forgets by which of the parser's many paths
-/// the packet came, and walks what follows once.
-#[repr(C)]
-pub(crate) struct Passage {
-    /// An entry as it is inserted, since no lock may lie in a per-CPU map: all zero but the key, the packet's.
-    template: entry::Entry,
-    /// The packet's headers.
-    pub(crate) headers: Headers,
-    /// The packet as its flow sees it.
-    pub(crate) arrival: Arrival,
-    /// The process behind the packet, if that was asked.
-    pub(crate) owner: Owner,
-    /// Room for [`local`].
-    question: Question,
-    /// Vectors that found no room in the ring.
-    waiting: u64,
-    /// A word for [`crate::packet::Packet`].
-    pub(crate) lethe: u32,
-}
-
-impl Passage {
-    /// This CPU's.
+impl Table for Packets {
     #[inline(always)]
-    pub(crate) fn mine() -> Option<&'static mut Self> {
-        let passage = PASSAGE.get_ptr_mut(0)?;
-        // SAFETY: this CPU's own, and bottom halves are off.
-        Some(unsafe { &mut *passage })
+    fn map() -> *mut c_void {
+        (&raw const FLOWS).cast_mut().cast()
     }
 
-    /// The packet's key.
     #[inline(always)]
-    pub(crate) fn key(&self) -> &FlowKey {
-        &self.template.key
+    fn find(key: &FlowKey) -> Option<*mut Entry> {
+        FLOWS.get_ptr_mut(key).map(<*mut Guarded>::cast)
     }
 
-    /// Finds out whose the packet is.
     #[inline(always)]
-    pub(crate) fn address(&mut self, now_us: u64) {
-        let (key, from_b) = self.headers.key();
-        self.template.key = key;
-        self.arrival = Arrival::new(&self.headers, from_b, now_us);
-        self.waiting = 0;
-        self.owner.claim = NOBODY;
+    fn insert(entry: &Entry) {
+        let value = (&raw const *entry).cast::<Guarded>();
+        // SAFETY: of one layout; the kernel leaves the lock out of the copy.
+        let value = unsafe { &*value };
+        let key = &entry.key;
+        let _ = FLOWS.insert(key, value, BPF_NOEXIST.into());
     }
 
-    /// Finds out which process is behind the packet.
     #[inline(always)]
-    pub(crate) fn find_owner(&mut self, skb: *mut __sk_buff, from_initiator: bool) {
-        let Self { headers, question, owner, .. } = self;
-        local::of_packet(skb, headers, from_initiator, question, owner);
+    fn remove(key: &FlowKey) {
+        let _ = FLOWS.remove(key);
     }
 
-    /// Whether a vector found no room in the ring.
     #[inline(always)]
-    pub(crate) fn is_waiting(&self) -> bool {
-        // SAFETY: a valid reference; volatile, see `emit::vector`.
-        unsafe { (&raw const self.waiting).read_volatile() != 0 }
+    fn acquire(entry: *mut Entry, _token: u32) -> bool {
+        // SAFETY: an entry of the map, which begins with its lock.
+        unsafe { generated::bpf_spin_lock(entry.cast()) };
+        true
     }
 
-    /// Key, packet, and the count of vectors that found no room in the ring.
     #[inline(always)]
-    pub(crate) fn parts(&mut self) -> (&FlowKey, &Arrival, &mut u64) {
-        (&self.template.key, &self.arrival, &mut self.waiting)
+    fn holds(_entry: *mut Entry, _token: u32) -> bool {
+        true
     }
-}
 
-#[btf_map]
-static PASSAGE: PerCpuArray<Passage, 1> = PerCpuArray::new();
-
-/// The table's map, for a walk.
-#[inline(always)]
-pub(crate) fn map() -> *mut core::ffi::c_void {
-    (&raw const FLOWS).cast_mut().cast()
+    #[inline(always)]
+    fn release(entry: *mut Entry, _token: u32) {
+        // SAFETY: taken by `acquire`.
+        unsafe { generated::bpf_spin_unlock(entry.cast()) };
+    }
 }
 
 /// Deletes an entry that its owner marked dead.
 #[inline(always)]
-pub(crate) fn delete(key: &FlowKey) {
+pub(crate) fn delete<T: Table>(key: &FlowKey) {
     // It cannot be missing: nobody else deletes.
-    let _ = FLOWS.remove(key);
+    T::remove(key);
 }
 
-/// The entry of the packet's flow, made if need be. `None`: the table is full.
+/// The entry that is like a template, made if need be. `None`: the table is full.
 #[inline(always)]
-pub(crate) fn find_or_insert(passage: &Passage) -> Option<*mut Entry> {
-    if let Some(entry) = find(passage.key()) {
+pub(crate) fn find_or_insert<T: Table>(template: &Entry) -> Option<*mut Entry> {
+    if let Some(entry) = T::find(&template.key) {
         return Some(entry);
     }
-    let value = (&raw const passage.template).cast::<Entry>();
-    // SAFETY: of one layout; the kernel leaves the lock out of the copy.
-    let value = unsafe { &*value };
     // It fails when the table is full, or when another CPU was first: the lookup tells.
-    let _ = FLOWS.insert(passage.key(), value, BPF_NOEXIST.into());
-    find(passage.key())
-}
-
-/// The entry of a key.
-#[inline(always)]
-pub(crate) fn find(key: &FlowKey) -> Option<*mut Entry> {
-    FLOWS.get_ptr_mut(key)
+    T::insert(template);
+    T::find(&template.key)
 }
 
 /// Looks until the entry of a key is not a dead one any more: the sweep, on another CPU, is between marking
 /// it and deleting it, which takes less than a microsecond unless that CPU is interrupted.
 #[inline(always)]
-pub(crate) fn await_deletion(key: &FlowKey) {
+pub(crate) fn await_deletion<T: Table>(key: &FlowKey) {
     for _ in 0..LOOKS {
-        let Some(entry) = find(key) else {
+        let Some(entry) = T::find(key) else {
             break;
         };
         // SAFETY: an entry of the map; a torn read would only end the wait, or prolong it by one look.
@@ -169,25 +146,26 @@ const LOOKS: u32 = 32;
 
 /// An entry whose lock is held. Until it is dropped nothing may be called that is not inlined: kernels
 /// before 6.9 refuse any call under a lock.
-pub(crate) struct Locked {
+pub(crate) struct Locked<T: Table> {
     entry: *mut Entry,
+    token: u32,
+    table: PhantomData<T>,
 }
 
-impl Locked {
-    /// Takes an entry's lock.
+impl<T: Table> Locked<T> {
+    /// Takes an entry's lock, see [`Table::acquire`].
     #[inline(always)]
-    pub(crate) fn new(entry: *mut Entry) -> Self {
-        // SAFETY: an entry of the map.
-        unsafe { generated::bpf_spin_lock(lock_of(entry)) };
-        Self { entry }
+    pub(crate) fn new(entry: *mut Entry, token: u32) -> Option<Self> {
+        T::acquire(entry, token).then_some(Self { entry, token, table: PhantomData })
     }
 
     /// The flow of `key` for a packet, and whether it is to begin with that. `None`: this is not, or not any
     /// more, the entry of `key`; look again.
     #[inline(always)]
     pub(crate) fn enter(&mut self, key: &FlowKey) -> Option<(&mut Flow, bool)> {
+        let token = self.token;
         let entry = self.entry();
-        if !entry.key.same(key) || entry.state == DEAD {
+        if !entry.key.same(key) || entry.state == DEAD || !T::holds(entry, token) {
             return None;
         }
         let new = entry.state == NEW;
@@ -198,8 +176,9 @@ impl Locked {
     /// The flow of `key`, if it has begun and has not ended.
     #[inline(always)]
     pub(crate) fn living(&mut self, key: &FlowKey) -> Option<&mut Flow> {
+        let token = self.token;
         let entry = self.entry();
-        if !entry.key.same(key) || entry.state != ALIVE {
+        if !entry.key.same(key) || entry.state != ALIVE || !T::holds(entry, token) {
             return None;
         }
         Some(&mut entry.flow)
@@ -218,18 +197,10 @@ impl Locked {
     }
 }
 
-/// An entry begins with its lock.
-#[inline(always)]
-fn lock_of(entry: *mut Entry) -> *mut bpf_spin_lock {
-    const { assert!(offset_of!(Entry, lock) == 0) };
-    entry.cast()
-}
-
-impl Drop for Locked {
+impl<T: Table> Drop for Locked<T> {
     #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: taken in `new`.
-        unsafe { generated::bpf_spin_unlock(lock_of(self.entry)) };
+        T::release(self.entry, self.token);
     }
 }
 

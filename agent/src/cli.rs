@@ -7,7 +7,10 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     generate,
-    settings::{AttachMode, Direction, FlowOptions, Latency, Options, ReplayOptions},
+    settings::{
+        AttachMode, Direction, FlowOptions, HookChoice, Latency, Options, ReplayOptions,
+        SocketProbe,
+    },
     sink::{OutputArgs, QueueArgs, Target},
 };
 
@@ -160,6 +163,14 @@ pub struct RunArgs {
     #[arg(long = "iface", value_name = "NAME", help_heading = "Traffic")]
     pub interfaces: Vec<String>,
 
+    /// Where flows are seen: packets at interfaces, or calls on TCP and UDP sockets, whose `len` is then bytes a call
+    #[arg(long, value_enum, default_value_t, help_heading = "Traffic")]
+    pub hook: HookChoice,
+
+    /// How calls on sockets are seen
+    #[arg(long, value_enum, default_value_t, help_heading = "Traffic")]
+    pub socket_probe: SocketProbe,
+
     /// Which packets are seen. With one side only, flows have no packets in the other direction. A loopback
     /// interface is always watched on one side: each of its packets passes both
     #[arg(long, value_enum, default_value_t, help_heading = "Traffic")]
@@ -228,6 +239,8 @@ impl RunArgs {
     pub fn options(self, verbosity: Verbosity) -> Options {
         let Self {
             interfaces,
+            hook,
+            socket_probe,
             direction,
             attach,
             process,
@@ -245,6 +258,8 @@ impl RunArgs {
         } = self;
         Options {
             interfaces,
+            hook,
+            socket_probe,
             direction,
             attach,
             process,
@@ -299,6 +314,8 @@ mod tests {
         let given = settings(&[
             "--iface=a",
             "--iface=b",
+            "--hook=both",
+            "--socket-probe=kprobe",
             "--direction=ingress",
             "--attach=clsact",
             "--process",
@@ -329,6 +346,7 @@ mod tests {
             "-vv",
         ]);
         assert_eq!(given.interfaces, ["a", "b"]);
+        assert_eq!((given.hook, given.socket_probe), (HookChoice::Both, SocketProbe::Kprobe));
         assert_eq!(given.direction, Direction::Ingress);
         assert_eq!(given.attach, AttachMode::Clsact);
         assert_eq!((given.config.window, given.config.stride), (16, 8));

@@ -4,13 +4,17 @@ use std::fmt;
 
 use agent_common::{counters::Counters, parse::Malformed};
 
-use crate::sink::Totals;
+use crate::{settings::HookChoice, sink::Totals};
 
 /// What is printed on standard error at exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// What was seen.
+    pub hook: HookChoice,
     /// The kernel's counters, read after the programs were detached.
     pub counters: Counters,
+    /// The same of calls on sockets.
+    pub calls: Option<Counters>,
     /// Vectors taken out of the ring.
     pub taken: u64,
     /// Whether they were left to another process, which alone knows how many it read.
@@ -27,7 +31,8 @@ impl Report {
 
     /// Vectors that did not get out, each once for every output.
     pub fn lost(&self) -> u64 {
-        let left = self.counters.vectors.saturating_sub(self.taken);
+        let made = self.counters.vectors + self.calls.map_or(0, |calls| calls.vectors);
+        let left = made.saturating_sub(self.taken);
         let of = |totals: &Totals| totals.offered.saturating_sub(totals.sent) + left;
         self.outputs.iter().map(|(_, totals)| of(totals)).sum()
     }
@@ -50,14 +55,26 @@ impl fmt::Display for Report {
             flows,
             vectors,
             ring_full,
+            // Of calls alone.
+            contended: _,
+            contended_bytes: _,
+            missed: _,
         } = self.counters;
+        let calls = self.calls.unwrap_or_default();
+        let (flows, vectors) = (flows + calls.flows, vectors + calls.vectors);
+        let ring_full = ring_full + calls.ring_full;
         let several = self.outputs.len() > 1;
-        writeln!(
-            f,
-            "seen = accounted + not_ip + malformed + filtered + table_full: \
-             {seen} = {accounted} + {not_ip} + {} + {filtered} + {table_full}",
-            self.counters.malformed()
-        )?;
+        if self.hook.sees_packets() {
+            writeln!(
+                f,
+                "seen = accounted + not_ip + malformed + filtered + table_full: \
+                 {seen} = {accounted} + {not_ip} + {} + {filtered} + {table_full}",
+                self.counters.malformed()
+            )?;
+        }
+        if let Some(calls) = &self.calls {
+            of_calls(f, calls)?;
+        }
         let (written, lost) = (self.written(), self.lost());
         if self.ring_is_left {
             writeln!(
@@ -75,7 +92,8 @@ impl fmt::Display for Report {
         {
             writeln!(f, "output {name}: {totals}")?;
         }
-        writeln!(f, "flows: {flows}; bytes accounted: {accounted_bytes}")?;
+        let bytes = accounted_bytes + calls.accounted_bytes;
+        writeln!(f, "flows: {flows}; bytes accounted: {bytes}")?;
         let unaccounted = self.counters.unaccounted();
         if unaccounted != 0 {
             writeln!(f, "error in the agent: {unaccounted} packets are in no counter")?;
@@ -93,6 +111,31 @@ impl fmt::Display for Report {
             ],
         )
     }
+}
+
+/// Where calls on sockets went, and the bytes that they sent and received.
+fn of_calls(f: &mut fmt::Formatter<'_>, calls: &Counters) -> fmt::Result {
+    let Counters { seen, accounted, not_ip, filtered, table_full, contended, missed, .. } = calls;
+    writeln!(
+        f,
+        "calls on sockets: seen = accounted + not_ip + filtered + table_full + contended: \
+         {seen} = {accounted} + {not_ip} + {filtered} + {table_full} + {contended}; \
+         not told of by the kernel: {missed}; bytes accounted: {}",
+        calls.accounted_bytes
+    )?;
+    let unaccounted = calls.unaccounted();
+    if unaccounted != 0 {
+        writeln!(f, "error in the agent: {unaccounted} calls are in no counter")?;
+    }
+    details(
+        f,
+        "of the calls",
+        [
+            ("calls timed before their flow's last", calls.clock_backwards),
+            ("bytes that found the flow table full", calls.table_full_bytes),
+            ("bytes whose flow others had for too long", calls.contended_bytes),
+        ],
+    )
 }
 
 /// One line of the counts that are not zero, if there are any.
@@ -115,7 +158,14 @@ mod tests {
 
     fn report(counters: Counters, outputs: &[(&str, Totals)]) -> Report {
         let outputs = outputs.iter().map(|(name, totals)| ((*name).to_owned(), *totals)).collect();
-        Report { taken: counters.vectors, ring_is_left: false, counters, outputs }
+        Report {
+            hook: HookChoice::Tc,
+            taken: counters.vectors,
+            ring_is_left: false,
+            counters,
+            calls: None,
+            outputs,
+        }
     }
 
     #[test]
@@ -151,6 +201,43 @@ mod tests {
         assert!(text.contains("error in the agent: 1 packets are in no counter\n"), "{text}");
         assert!(text.contains("malformed: truncated_link 1, bad_l4 2\n"), "{text}");
         assert!(text.contains("of these: super-packets (GRO, TSO) 5\n"), "{text}");
+    }
+
+    #[test]
+    fn calls_have_books_of_their_own() {
+        let calls = Counters {
+            seen: 10,
+            accounted: 6,
+            accounted_bytes: 700,
+            filtered: 2,
+            contended: 2,
+            contended_bytes: 30,
+            missed: 1,
+            vectors: 3,
+            flows: 2,
+            ..Counters::default()
+        };
+        let of_sweeps = Counters { vectors: 4, ..Counters::default() };
+        let totals = Totals { offered: 7, sent: 7, ..Totals::default() };
+        let mut report = Report {
+            hook: HookChoice::Socket,
+            calls: Some(calls),
+            taken: 7,
+            ..report(of_sweeps, &[("x", totals)])
+        };
+        assert_eq!(
+            report.to_string(),
+            "calls on sockets: seen = accounted + not_ip + filtered + table_full + contended: \
+             10 = 6 + 0 + 2 + 0 + 2; not told of by the kernel: 1; bytes accounted: 700\n\
+             of the calls: bytes whose flow others had for too long 30\n\
+             vectors: 7 written, 0 lost; delayed (ring full): 0\n\
+             flows: 2; bytes accounted: 700\n"
+        );
+        report.hook = HookChoice::Both;
+        report.calls = Some(Counters { seen: 11, ..calls });
+        let text = report.to_string();
+        assert!(text.starts_with("seen = accounted"), "{text}");
+        assert!(text.contains("error in the agent: 1 calls are in no counter"), "{text}");
     }
 
     #[test]

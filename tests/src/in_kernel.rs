@@ -62,6 +62,7 @@ impl InKernel {
         let options = LoadOptions {
             config,
             filter: filter::Program::ALL,
+            hook: feature_agent::settings::HookChoice::Tc,
             max_flows,
             ring_bytes,
             kernel_log: false,

@@ -37,6 +37,7 @@ pub mod stories;
 pub mod sys;
 pub mod tcpdump;
 pub mod totals;
+pub mod trade;
 pub mod traffic;
 pub mod tshark;
 pub mod tunnels;

@@ -268,6 +268,7 @@ fn load(settings: &FlowSettings) -> Kernel {
     let options = LoadOptions {
         config: *config,
         filter: *filter,
+        hook: feature_agent::settings::HookChoice::Tc,
         max_flows: *max_flows,
         ring_bytes: 32 << 20,
         kernel_log: false,

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use crate::netns::Netns;
+use crate::{netns::Netns, trade};
 
 /// Where TCP servers listen.
 pub const TCP_PORT: u16 = 7000;
@@ -34,6 +34,10 @@ pub enum Role {
     Talk(usize, Vec<IpAddr>),
     /// Sends one datagram to an address, and ends at once.
     Cry(IpAddr),
+    /// Serves so many clients of [`trade`] at each address.
+    Market(usize, Vec<IpAddr>),
+    /// Is so many clients of each.
+    Visit(usize, Vec<IpAddr>),
 }
 
 /// A flow that a peer has made, by the ports: of TCP if `tcp`, else of UDP.
@@ -76,6 +80,12 @@ impl Peer {
     /// Its process id.
     pub fn pid(&self) -> u64 {
         self.child.id().into()
+    }
+
+    /// The books of one that trades, once it is done.
+    pub fn books(&mut self) -> trade::Books {
+        let count: usize = self.hear().parse().expect("a count");
+        (0..count).map(|_| trade::parse(&self.hear())).collect()
     }
 
     /// The flows of one that talks, once it has made them.
@@ -137,6 +147,13 @@ pub fn play() {
                 say(&talked.text());
             }
         }
+        Role::Market(count, addresses) => {
+            tell(&trade::serve(&addresses, count, || say(name.trim_end())));
+        }
+        Role::Visit(count, addresses) => {
+            say(name.trim_end());
+            tell(&trade::visit(&addresses, count));
+        }
         Role::Cry(to) => {
             let socket = any(to);
             socket.send_to(b"a cry", (to, UDP_PORT)).expect("send");
@@ -195,6 +212,13 @@ fn answer(socket: &UdpSocket) {
     }
 }
 
+fn tell(books: &trade::Books) {
+    say(&books.len().to_string());
+    for (name, sum) in books {
+        say(&trade::text(name, sum));
+    }
+}
+
 fn say(word: &str) {
     println!("{MARK}{word}");
     io::stdout().flush().expect("standard output");
@@ -210,6 +234,8 @@ impl Role {
             Self::Accept => "accept".to_owned(),
             Self::Talk(count, addresses) => format!("talk {count} {}", list(addresses)),
             Self::Cry(to) => format!("cry {to}"),
+            Self::Market(count, addresses) => format!("market {count} {}", list(addresses)),
+            Self::Visit(count, addresses) => format!("visit {count} {}", list(addresses)),
         }
     }
 
@@ -223,6 +249,12 @@ impl Role {
             ["accept"] => Self::Accept,
             ["talk", count, ref addresses @ ..] => {
                 Self::Talk(count.parse().expect("a count"), list(addresses))
+            }
+            ["market", count, ref addresses @ ..] => {
+                Self::Market(count.parse().expect("a count"), list(addresses))
+            }
+            ["visit", count, ref addresses @ ..] => {
+                Self::Visit(count.parse().expect("a count"), list(addresses))
             }
             ["cry", to] => Self::Cry(to.parse().expect("an address")),
             _ => panic!("no role: {text}"),

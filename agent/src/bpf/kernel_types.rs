@@ -114,6 +114,28 @@ impl KernelTypes {
         find().ok_or_else(|| anyhow!("this kernel's `struct {structure}` has no `{member}`"))
     }
 
+    /// Which parameter of a function has this name, from 0.
+    pub(super) fn parameter(&self, function: &str, name: &str) -> Result<u32> {
+        let find = || {
+            let function = self.named(kind::FUNC, function)?;
+            let prototype = self.size_or_type(function).ok()?;
+            (0..self.count(prototype).ok()?).find(|index| {
+                let at = self.place(prototype).map(|at| at + COMMON + 8 * index);
+                at.and_then(|at| self.name_at(word(&self.bytes, at)?))
+                    .is_ok_and(|found| found == name.as_bytes())
+            })
+        };
+        match find() {
+            Some(index) => Ok(index as u32),
+            None => Err(anyhow!("this kernel's `{function}` has no parameter `{name}`")),
+        }
+    }
+
+    /// Whether the kernel has a function that programs may be attached to.
+    pub(super) fn has_function(&self, name: &str) -> bool {
+        self.named(kind::FUNC, name).is_some()
+    }
+
     fn named(&self, kind: u32, name: &str) -> Option<u32> {
         self.known.get(&(kind, name.as_bytes().to_vec())).copied()
     }
@@ -241,6 +263,14 @@ mod tests {
         let error = types.offset("outer", "c").expect_err("not a member").to_string();
         assert_eq!(error, "this kernel's `struct outer` has no `c`");
         assert!(types.offset("other", "a").is_err());
+    }
+
+    #[test]
+    fn parameters_are_found_by_name() {
+        let types = KernelTypes::parse(sample()).expect("types");
+        assert_eq!(types.parameter("call", "flags").ok(), Some(1));
+        assert!(types.parameter("call", "msg").is_err());
+        assert!(types.parameter("outer", "a").is_err());
     }
 
     #[test]

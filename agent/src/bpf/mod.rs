@@ -10,10 +10,14 @@ mod owners;
 mod pin;
 pub mod probe;
 mod self_check;
+mod sockets;
 mod stats;
 mod test_run;
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use agent_common::{
     config::Config,
@@ -21,7 +25,7 @@ use agent_common::{
     filter,
     parse::Link,
     record::Record,
-    sweep::{SweepReport, SweepRequest},
+    sweep::{OF_CALLS, SweepReport, SweepRequest},
 };
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
@@ -32,10 +36,17 @@ use aya::{
 use aya_log::EbpfLogger;
 use tracing::debug;
 
-pub use self::{attach::Attachment, pin::Pins, stats::RunStats, test_run::PacketContext};
+pub use self::{
+    attach::Attachment, pin::Pins, sockets::SocketAttachment, stats::RunStats,
+    test_run::PacketContext,
+};
+use crate::settings::HookChoice;
 
 /// The committed object; `cargo xtask build-ebpf` makes it.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/feature-agent.bpf.o");
+
+/// Threads that can be in a call on a socket at once; more are counted as missed.
+const NOTES: u32 = 16_384;
 
 // Values of maps are bytes to aya, and structures to bytemuck.
 const COUNTERS: usize = size_of::<Counters>();
@@ -49,7 +60,9 @@ pub struct LoadOptions {
     pub config: Config,
     /// Which packets are looked at.
     pub filter: filter::Program,
-    /// Entries of the flow table.
+    /// What is seen: of the others, the tables are as small as they can be.
+    pub hook: HookChoice,
+    /// Entries of each flow table.
     pub max_flows: u32,
     /// Bytes of the ring: a power of two, and a multiple of the page size.
     pub ring_bytes: u32,
@@ -62,8 +75,10 @@ pub struct LoadOptions {
 pub enum Program {
     /// A packet that begins with this.
     Packet(Link),
-    /// A walk over the flow table.
+    /// A walk over the packets' flow table.
     Sweep,
+    /// A walk over that of calls on sockets; loaded for the socket hook alone.
+    SweepCalls,
     /// Nothing: what benchmarks subtract.
     Empty,
 }
@@ -76,6 +91,7 @@ impl Program {
             // An interface's packets begin with one or the other; the rest is what captures have.
             Self::Packet(_) => "tc_ip",
             Self::Sweep => "sweep_flows",
+            Self::SweepCalls => "sweep_calls",
             Self::Empty => "empty",
         }
     }
@@ -86,6 +102,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, [u8; COUNTERS]>,
+    calls: Option<PerCpuArray<MapData, [u8; COUNTERS]>>,
     sweep_request: Array<MapData, [u8; REQUEST]>,
     sweep_report: Array<MapData, [u8; REPORT]>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -95,22 +112,27 @@ pub struct Kernel {
     probes: Counters,
     /// The link types that something was attached to.
     attached: Vec<Link>,
+    /// What tells of calls on sockets that the kernel did not tell of.
+    misses: Vec<File>,
 }
 
 impl Kernel {
     /// Loads the programs and makes their maps. Nothing is attached yet.
     pub fn load(options: &LoadOptions) -> Result<Self> {
-        let LoadOptions { config, filter, max_flows, ring_bytes, kernel_log } = options;
+        let LoadOptions { config, filter, hook, max_flows, ring_bytes, kernel_log } = options;
         // aya-log's levels: 0 is off, and the verifier then removes what would log.
         let log_level: u8 = if *kernel_log { 5 } else { 0 };
-        let offsets = offsets::read(config.process != 0);
+        let offsets = offsets::read(config.process != 0, hook.sees_calls())?;
+        let sized = |size, is_used| if is_used { size } else { 1 };
         let mut ebpf = EbpfLoader::new()
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("CONFIG", bytemuck::bytes_of(config), true)
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("FILTER", bytemuck::bytes_of(filter), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
-            .map_max_entries("FLOWS", *max_flows)
+            .map_max_entries("FLOWS", sized(*max_flows, hook.sees_packets()))
+            .map_max_entries("SOCKETS", sized(*max_flows, hook.sees_calls()))
+            .map_max_entries("NOTES", sized(NOTES, hook.sees_calls()))
             .map_max_entries("RECORDS", *ring_bytes)
             .load(OBJECT)
             .with_context(|| cannot_make_maps(*max_flows, *ring_bytes))?;
@@ -119,7 +141,11 @@ impl Kernel {
             Program::Packet(Link::Ip),
             Program::Sweep,
             Program::Empty,
+            Program::SweepCalls,
         ] {
+            if program == Program::SweepCalls && !hook.sees_calls() {
+                continue;
+            }
             let loaded = classifier(&mut ebpf, program)?;
             loaded.load().map_err(|error| cannot_load(program.name(), error))?;
             debug!(program = program.name(), instructions = ?verified(loaded), "loaded");
@@ -132,6 +158,11 @@ impl Kernel {
         Ok(Self {
             ring: RingBuf::try_from(map(&mut ebpf, "RECORDS")?)?,
             counters: PerCpuArray::try_from(map(&mut ebpf, "COUNTERS")?)?,
+            calls: if hook.sees_calls() {
+                Some(PerCpuArray::try_from(map(&mut ebpf, "CALLS")?)?)
+            } else {
+                None
+            },
             sweep_request: Array::try_from(map(&mut ebpf, "SWEEP_REQUEST")?)?,
             sweep_report: Array::try_from(map(&mut ebpf, "SWEEP_REPORT")?)?,
             ebpf,
@@ -140,6 +171,7 @@ impl Kernel {
             filter: *filter,
             probes: Counters::default(),
             attached: Vec::new(),
+            misses: Vec::new(),
         })
     }
 
@@ -149,7 +181,8 @@ impl Kernel {
         self.sweep_request.set(0, bytemuck::cast::<_, [u8; REQUEST]>(*request), 0).context(what)?;
         self.sweep_report.set(0, [0; REPORT], 0).context(what)?;
         // The program reads nothing of the packet, but it takes one to run it.
-        self.run(Program::Sweep, &[0; 64], &PacketContext::default(), 1)?;
+        let program = if request.table == OF_CALLS { Program::SweepCalls } else { Program::Sweep };
+        self.run(program, &[0; 64], &PacketContext::default(), 1)?;
         let report = self.sweep_report.get(&0, 0).context(what)?;
         Ok(bytemuck::pod_read_unaligned(&report))
     }

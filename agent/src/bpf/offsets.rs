@@ -1,26 +1,35 @@
 //! The offsets that the kernel program reads by, out of the running kernel's types.
 
-use agent_common::offsets::{Offsets, OpenOffsets, TaskOffsets};
-use anyhow::Result;
+use agent_common::offsets::{Offsets, OpenOffsets, SocketOffsets, TaskOffsets, UNKNOWN};
+use anyhow::{Context as _, Result, ensure};
 use tracing::debug;
 
 use super::kernel_types::KernelTypes;
 
-/// What the kernel program is to know; nothing but for processes. Where the kernel does not tell, a process is known by its
-/// number alone.
-pub(super) fn read(processes: bool) -> Offsets {
+/// What the kernel program is to know of processes and of sockets. Where the kernel does not tell, a process is known by
+/// its number alone; of sockets it must tell all.
+pub(super) fn read(processes: bool, sockets: bool) -> Result<Offsets> {
     let mut offsets = Offsets::UNKNOWN;
+    if !processes && !sockets {
+        return Ok(offsets);
+    }
+    let types = KernelTypes::of_this_kernel();
     if processes {
-        match KernelTypes::of_this_kernel().and_then(|types| task(&types)) {
-            Ok(task) => offsets.task = task,
+        match types.as_ref().map(task) {
+            Ok(Ok(task)) => offsets.task = task,
+            Ok(Err(error)) => debug!("processes are known without the times they began: {error:#}"),
             Err(error) => debug!("processes are known without the times they began: {error:#}"),
         }
-        match KernelTypes::of_this_kernel().and_then(|types| open(&types)) {
-            Ok(open) => offsets.open = open,
+        match types.as_ref().map(open) {
+            Ok(Ok(open)) => offsets.open = open,
+            Ok(Err(error)) => debug!("sockets that are open are left out: {error:#}"),
             Err(error) => debug!("sockets that are open are left out: {error:#}"),
         }
     }
-    offsets
+    if sockets {
+        offsets.socket = socket(&types?).context("the socket hook cannot be on this kernel")?;
+    }
+    Ok(offsets)
 }
 
 /// What names a process exactly.
@@ -46,6 +55,36 @@ fn open(types: &KernelTypes) -> Result<OpenOffsets> {
     })
 }
 
+/// What the socket hook reads.
+fn socket(types: &KernelTypes) -> Result<SocketOffsets> {
+    let of_socket = |member| types.offset("sock_common", member);
+    // `struct sock` begins with its `sock_common`, and all is read as if it were that.
+    let begin = types.offset("sock", "__sk_common")?;
+    ensure!(begin == 0, "this kernel's `struct sock` does not begin with `__sk_common`");
+    let tcp_recvmsg_flags = types.parameter("tcp_recvmsg", "flags")?;
+    ensure!(
+        matches!(tcp_recvmsg_flags, 3 | 4),
+        "`flags` is not where any known kernel's `tcp_recvmsg` has it, but parameter {tcp_recvmsg_flags}"
+    );
+    Ok(SocketOffsets {
+        sk: types.offset("socket", "sk")?,
+        family: of_socket("skc_family")?,
+        sport: types.offset("inet_sock", "inet_sport")?,
+        dport: of_socket("skc_dport")?,
+        daddr: of_socket("skc_daddr")?,
+        rcv_saddr: of_socket("skc_rcv_saddr")?,
+        v6_daddr: of_socket("skc_v6_daddr").unwrap_or(UNKNOWN),
+        v6_rcv_saddr: of_socket("skc_v6_rcv_saddr").unwrap_or(UNKNOWN),
+        net: of_socket("skc_net.net")?,
+        net_inum: types.offset("net", "ns.inum")?,
+        skb_head: types.offset("sk_buff", "head")?,
+        skb_network_header: types.offset("sk_buff", "network_header")?,
+        skb_transport_header: types.offset("sk_buff", "transport_header")?,
+        msg_name: types.offset("msghdr", "msg_name")?,
+        tcp_recvmsg_flags,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +99,11 @@ mod tests {
         let task = task(&types).expect("a process's offsets");
         assert!(task.group_leader != task.start_boottime);
         open(&types).expect("the offsets on the way to an open socket");
+        let socket = socket(&types).expect("a socket's offsets");
+        // In every kernel since 3.13: both addresses are one word, and all are read as one (`skc_addrpair`).
+        assert_eq!((socket.daddr, socket.rcv_saddr), (0, 4));
+        assert_eq!(socket.dport, 12);
+        assert!(socket.v6_daddr != socket.v6_rcv_saddr);
+        assert!(matches!(socket.tcp_recvmsg_flags, 3 | 4));
     }
 }

@@ -47,8 +47,26 @@ impl Kernel {
         Some(field(&page, "prog_jited")? == "1")
     }
 
+    /// From now on counts how often the kernel leaves out one of these programs, since it runs already.
+    pub(super) fn watch_misses(&mut self, programs: &[String]) {
+        self.misses = programs.iter().filter_map(|name| self.page_of(name)).collect();
+    }
+
+    /// How often it did (`recursion_misses`, Linux 5.12 and later).
+    pub(super) fn misses(&self) -> u64 {
+        let of = |page: &File| {
+            let text = text(page)?;
+            field(&text, "recursion_misses")?.parse::<u64>().ok()
+        };
+        self.misses.iter().filter_map(of).sum()
+    }
+
     fn page(&self, program: Program) -> Option<File> {
-        let fd = self.ebpf.program(program.name())?.fd().ok()?;
+        self.page_of(program.name())
+    }
+
+    fn page_of(&self, name: &str) -> Option<File> {
+        let fd = self.ebpf.program(name)?.fd().ok()?;
         File::open(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()
     }
 }
@@ -67,9 +85,14 @@ impl RunStats {
 }
 
 fn read(page: &File) -> Option<(u64, Duration)> {
-    let mut text = [0; 1024];
+    parse(&text(page)?)
+}
+
+fn text(page: &File) -> Option<String> {
+    let mut text = vec![0; 1024];
     let length = page.read_at(&mut text, 0).ok()?;
-    parse(str::from_utf8(text.get(..length)?).ok()?)
+    text.truncate(length);
+    String::from_utf8(text).ok()
 }
 
 /// Reads `run_time_ns` and `run_cnt` (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c, Linux 5.1 and later).

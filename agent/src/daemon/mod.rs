@@ -76,18 +76,21 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
         let mut kernel = bpf::Kernel::load(&bpf::LoadOptions {
             config: settings.config,
             filter: own_stream::leave_out(&settings.filter, &settings.outputs)?,
+            hook: settings.hook,
             max_flows: settings.max_flows,
             ring_bytes: settings.ring_bytes,
             kernel_log: settings.kernel_log,
         })?;
         kernel.self_check()?;
-        if settings.config.process != 0 {
+        // A call is its own process's.
+        if settings.config.process != 0 && settings.hook.sees_packets() {
             kernel.watch_processes()?;
         }
         let to_stdout = settings.outputs.targets.contains(&Target::Stdout);
         let status = Status::new(quiet, to_stdout);
         let mut daemon = Daemon {
             attached: Attached::new(settings.direction, settings.attach),
+            sockets: None,
             pump: Pump::new(kernel, outputs, &settings, status),
             watch,
             signals,
@@ -100,6 +103,11 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
         };
         for interface in &interfaces {
             daemon.attached.attach(&mut daemon.pump, interface)?;
+        }
+        if daemon.settings.hook.sees_calls() {
+            let attachment = daemon.pump.source.attach_sockets(daemon.settings.socket_probe)?;
+            info!("calls on sockets are seen by {}", attachment.kind().name());
+            daemon.sockets = Some(attachment);
         }
         daemon.pump.source.prove_running()?;
         daemon.observer.programs = Some(daemon.pump.source.run_stats());
@@ -126,6 +134,8 @@ enum Stop {
 struct Daemon<'a> {
     /// Before the pump, which holds the programs: detached before they are unloaded.
     attached: Attached,
+    /// The same at the kernel's functions.
+    sockets: Option<bpf::SocketAttachment>,
     pump: Pump<bpf::Kernel>,
     watch: Watch,
     signals: Signals,
@@ -144,6 +154,7 @@ impl Daemon<'_> {
         status::clear();
         self.manager.stopping();
         self.attached.detach_all();
+        self.sockets = None;
         match outcome {
             Ok(stop) => self.stop(stop).await,
             Err(error) => {
@@ -234,7 +245,9 @@ impl Daemon<'_> {
     }
 
     fn wanted(&self) -> String {
-        self.settings.interfaces.join(", ")
+        let calls = self.settings.hook.sees_calls().then_some("calls on sockets");
+        let names = self.settings.interfaces.iter().map(String::as_str);
+        names.chain(calls).collect::<Vec<_>>().join(", ")
     }
 
     /// The programs are detached: lets out what there is, and says where everything went.
@@ -253,7 +266,9 @@ impl Daemon<'_> {
         };
         let outputs = self.pump.outputs.reports();
         let report = Report {
+            hook: self.settings.hook,
             counters: self.pump.source.counters()?,
+            calls: self.pump.source.calls()?,
             taken: self.pump.outputs.taken(),
             ring_is_left: !self.pump.reads_ring(),
             outputs: outputs.iter().map(|end| (end.name.clone(), end.totals)).collect(),

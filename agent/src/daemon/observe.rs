@@ -62,18 +62,20 @@ impl Observer {
         }
         let swept = Instant::now();
         self.board.swept(swept - begin);
-        let counters = pump.source.counters()?;
+        let (counters, calls) = (pump.source.counters()?, pump.source.calls()?);
+        let vectors = counters.vectors + calls.map_or(0, |calls| calls.vectors);
         let watched = |name: &String| (name.clone(), attached.has(name));
         self.board.put(Snapshot {
             swept,
             swept_at: SystemTime::now(),
             poll: settings.poll,
             counters,
+            calls,
             flows: pump.flows,
-            max_flows: settings.max_flows.into(),
+            max_flows: u64::from(settings.max_flows) * pump.tables(),
             ring_used: pump
                 .reads_ring()
-                .then(|| counters.vectors.saturating_sub(pump.outputs.taken()) * IN_RING),
+                .then(|| vectors.saturating_sub(pump.outputs.taken()) * IN_RING),
             ring_size: settings.ring_bytes.into(),
             interfaces: settings.interfaces.iter().map(watched).collect(),
             outputs: pump.output_stats(),

@@ -5,9 +5,10 @@ use std::time::Duration;
 use agent_common::{
     counters::Counters,
     record::Record,
-    sweep::{SweepReport, SweepRequest},
+    sweep::{OF_CALLS, OF_PACKETS, SweepReport, SweepRequest},
 };
 use anyhow::{Result, bail};
+use bytemuck::Zeroable as _;
 use tokio::task::yield_now;
 use tracing::{info, trace, warn};
 
@@ -17,7 +18,7 @@ use crate::{
     line::Context,
     metrics::OutputStats,
     process::Processes,
-    settings::Settings,
+    settings::{HookChoice, Settings},
     sink::{BATCH, Outputs, Totals},
     status::{Progress, Status},
 };
@@ -30,6 +31,10 @@ pub(super) trait Source {
     fn drain(&mut self, budget: usize, each: &mut dyn FnMut(&Record)) -> Result<usize>;
     /// Where every packet went.
     fn counters(&self) -> Result<Counters>;
+    /// Where every call on a socket went; `None` without the socket hook.
+    fn calls(&self) -> Result<Option<Counters>> {
+        Ok(None)
+    }
 }
 
 impl Source for bpf::Kernel {
@@ -44,6 +49,10 @@ impl Source for bpf::Kernel {
     fn counters(&self) -> Result<Counters> {
         self.counters()
     }
+
+    fn calls(&self) -> Result<Option<Counters>> {
+        self.calls()
+    }
 }
 
 /// Batches made before timers and signals have their turn.
@@ -52,6 +61,50 @@ const TURN: usize = 16;
 const IDLE_SWEEPS: usize = 100;
 /// A wall clock that moves by more is worth a word.
 const CLOCK_STEP_US: i64 = 1_000_000;
+
+/// A flow table.
+struct Table {
+    /// As a request for a sweep names it.
+    table: u32,
+    /// Whether the last sweep had to make room.
+    crowded: bool,
+}
+
+impl Table {
+    /// The tables that there are.
+    fn of(hook: HookChoice) -> Vec<Self> {
+        let both = [(OF_PACKETS, hook.sees_packets()), (OF_CALLS, hook.sees_calls())];
+        let used = both.into_iter().filter(|(_, used)| *used);
+        used.map(|(table, _)| Self { table, crowded: false }).collect()
+    }
+
+    /// Sweeps it, and makes room if it is almost full; how many flows are left.
+    fn sweep<S: Source>(
+        &mut self,
+        source: &mut S,
+        request: &SweepRequest,
+        max_flows: u64,
+    ) -> Result<u64> {
+        let request = SweepRequest { table: self.table, ..*request };
+        let mut report = source.sweep(&request)?;
+        let cutoff = report.evict_after_us(&request, max_flows);
+        if let Some(evict_after_us) = cutoff {
+            if !self.crowded {
+                warn!(
+                    "the flow table is over 80 % full ({} of {max_flows}): the longest silent flows end \
+                     early. A larger --max-flows, or a shorter --idle-timeout, avoids it",
+                    report.flows
+                );
+            }
+            report = source.sweep(&SweepRequest { evict_after_us, ..request })?;
+        } else if self.crowded {
+            info!("the flow table has room again");
+        }
+        self.crowded = cutoff.is_some();
+        trace!(flows = report.flows, ended = report.ended, waiting = report.waiting, "sweep");
+        Ok(report.flows)
+    }
+}
 
 /// What is left in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +132,8 @@ pub(super) struct Pump<S> {
     pub(super) flows: u64,
     /// Flows that had begun before the last sweep.
     begun: u64,
-    /// Whether the last sweep had to make room.
-    crowded: bool,
+    /// The flow tables.
+    tables: Vec<Table>,
     /// Interfaces that are gone, with flows that may still have to say so.
     gone: Vec<u32>,
     status: Status,
@@ -99,10 +152,15 @@ impl<S: Source> Pump<S> {
             ring_is_left: settings.pin_ring,
             flows: 0,
             begun: 0,
-            crowded: false,
+            tables: Table::of(settings.hook),
             gone: Vec::new(),
             status,
         }
+    }
+
+    /// How many flow tables there are.
+    pub(super) fn tables(&self) -> u64 {
+        self.tables.len() as u64
     }
 
     /// Whether the ring is this process's to read.
@@ -113,7 +171,8 @@ impl<S: Source> Pump<S> {
     /// Whether the last sweep left nothing in the table and nothing has come since: on a silent host a walk
     /// over the buckets of an empty table is most of what the agent would do.
     fn is_table_empty(&mut self) -> Result<bool> {
-        let begun = self.source.counters()?.flows;
+        let begun =
+            self.source.counters()?.flows + self.source.calls()?.map_or(0, |calls| calls.flows);
         let empty = self.flows == 0 && begun == self.begun;
         self.begun = begun;
         Ok(empty)
@@ -153,23 +212,11 @@ impl<S: Source> Pump<S> {
         if self.is_table_empty()? {
             return Ok(());
         }
-        let mut report = self.source.sweep(&self.request)?;
-        let cutoff = report.evict_after_us(&self.request, self.max_flows);
-        if let Some(evict_after_us) = cutoff {
-            if !self.crowded {
-                warn!(
-                    "the flow table is over 80 % full ({} of {}): the longest silent flows end \
-                     early. A larger --max-flows, or a shorter --idle-timeout, avoids it",
-                    report.flows, self.max_flows
-                );
-            }
-            report = self.source.sweep(&SweepRequest { evict_after_us, ..self.request })?;
-        } else if self.crowded {
-            info!("the flow table has room again");
+        let Self { source, tables, request, max_flows, .. } = self;
+        self.flows = 0;
+        for table in tables {
+            self.flows += table.sweep(source, request, *max_flows)?;
         }
-        self.crowded = cutoff.is_some();
-        self.flows = report.flows;
-        trace!(flows = report.flows, ended = report.ended, waiting = report.waiting, "sweep");
         Ok(())
     }
 
@@ -225,7 +272,9 @@ impl<S: Source> Pump<S> {
 
     /// How far it is, in three numbers.
     pub(super) fn progress(&self) -> Result<Progress> {
-        let Counters { seen: packets, vectors: made, .. } = self.source.counters()?;
+        let Counters { seen, vectors, .. } = self.source.counters()?;
+        let calls = self.source.calls()?.unwrap_or_default();
+        let (packets, made) = (seen + calls.seen, vectors + calls.vectors);
         let vectors = if self.ring_is_left { made } else { self.outputs.sent() };
         Ok(Progress { packets, flows: self.flows, vectors })
     }
@@ -236,7 +285,14 @@ impl<S: Source> Pump<S> {
         let mut idle = 0;
         self.outputs.be_patient(patience);
         loop {
-            let report = self.source.sweep(&SweepRequest::stop())?;
+            let mut report = SweepReport::zeroed();
+            for Table { table, .. } in &self.tables {
+                let request = SweepRequest { table: *table, ..SweepRequest::stop() };
+                let of_one = self.source.sweep(&request)?;
+                report.flows += of_one.flows;
+                report.ended += of_one.ended;
+                report.waiting += of_one.waiting;
+            }
             self.empty_ring().await?;
             // A program may have been running as it was detached: the last sweep is one that finds nothing.
             if (report.flows, report.waiting, report.ended) == (0, 0, 0) {

@@ -133,7 +133,14 @@ fn report<S: Source>(pump: &Pump<S>) -> Report {
     let counters = pump.source.counters().expect("counters");
     let totals = |(name, totals): (&str, Totals)| (name.to_owned(), totals);
     let outputs = pump.outputs.totals().map(totals).collect();
-    Report { counters, taken: pump.outputs.taken(), ring_is_left: false, outputs }
+    Report {
+        hook: settings::HookChoice::Tc,
+        counters,
+        calls: None,
+        taken: pump.outputs.taken(),
+        ring_is_left: false,
+        outputs,
+    }
 }
 
 /// Ends the output, and tells how that went.

@@ -7,8 +7,10 @@ use anyhow::Result;
 use super::{ASK_AS_ROOT, check::Check};
 use crate::bpf::probe;
 
-/// No program of this version hooks kernel functions.
-const SOCKET_HOOK: &str = "nothing in this version; a hook at the socket calls would need it";
+/// What needs the kernel's types.
+const TYPES: &str = "--hook socket; and --process tells processes by their numbers alone";
+/// What needs programs at the kernel's functions.
+const FUNCTIONS: &str = "--hook socket, unless the other of fentry and kprobe is there";
 
 /// Whether records can come out of the kernel at all.
 pub(super) fn ring_buffer(permitted: bool) -> Check {
@@ -21,17 +23,15 @@ pub(super) fn ring_buffer(permitted: bool) -> Check {
 pub(super) fn type_information() -> Check {
     match probe::type_information() {
         Ok(()) => Check::ok("btf", "/sys/kernel/btf/vmlinux tells the kernel's types"),
-        Err(error) => Check::missing("btf", format!("{error:#}")).or_else(
-            SOCKET_HOOK,
-            "a kernel with CONFIG_DEBUG_INFO_BTF, as distributions build theirs",
-        ),
+        Err(error) => Check::missing("btf", format!("{error:#}"))
+            .or_else(TYPES, "a kernel with CONFIG_DEBUG_INFO_BTF, as distributions build theirs"),
     }
 }
 
 /// Programs at the begin of kernel functions, by trampolines.
 pub(super) fn fentry(permitted: bool) -> Check {
     tried("fentry", "attached and detached", permitted, probe::fentry).or_else(
-        SOCKET_HOOK,
+        FUNCTIONS,
         "a kernel with CONFIG_DEBUG_INFO_BTF, CONFIG_FUNCTION_TRACER and \
          CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, as distributions build theirs (arm64: Linux 6.4)",
     )
@@ -41,7 +41,7 @@ pub(super) fn fentry(permitted: bool) -> Check {
 pub(super) fn kprobe(permitted: bool) -> Check {
     tried("kprobe", "programs load, and the kernel has kprobe events", permitted, probe::kprobe)
         .or_else(
-            SOCKET_HOOK,
+            FUNCTIONS,
             "a kernel with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS, as distributions build theirs",
         )
 }

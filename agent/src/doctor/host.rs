@@ -107,7 +107,7 @@ fn lockdown_of(modules: &str, text: Option<&str>) -> Check {
         // Integrity forbids what could change the kernel, and no program here does.
         Some(level @ ("none" | "integrity")) => Check::ok("lockdown", found(level)),
         Some(level @ "confidentiality") => Check::missing("lockdown", found(level)).or_else(
-            "nothing in this version; fentry and kprobe programs could not read kernel memory",
+            "--hook socket: its programs may not read kernel memory",
             "boot without lockdown=confidentiality",
         ),
         _ => Check::unknown("lockdown", found(text.unwrap_or_default())),

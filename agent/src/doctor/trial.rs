@@ -16,7 +16,7 @@ use crate::{
     bpf::{Kernel, LoadOptions, Program, probe},
     interface::Interface,
     netlink::LinkSocket,
-    settings::{AttachMode, Direction, Settings},
+    settings::{AttachMode, Direction, HookChoice, Settings},
 };
 
 /// What became of it.
@@ -79,6 +79,7 @@ fn in_thread(settings: &Settings) -> Trial {
     let loaded = Kernel::load(&LoadOptions {
         config: settings.config,
         filter: settings.filter,
+        hook: HookChoice::Tc,
         max_flows: settings.max_flows,
         ring_bytes: settings.ring_bytes,
         kernel_log: false,

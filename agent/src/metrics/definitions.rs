@@ -3,7 +3,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use agent_common::{features::schema_id, parse::Malformed};
+use agent_common::{counters::Counters, features::schema_id, parse::Malformed};
 
 use super::snapshot::Snapshot;
 use crate::sink::Totals;
@@ -137,12 +137,43 @@ pub const METRICS: &[Metric] = &[
     counter("clock_backwards", "Packets timed before their flow's last one", |s| {
         one(s.counters.clock_backwards)
     }),
-    counter("flows", "Flows begun", |s| one(s.counters.flows)),
+    counter("calls_seen", "Calls on sockets that sent or received, with the socket hook", |s| {
+        of_calls(s, |calls| calls.seen)
+    }),
+    counter("calls", "Calls by where they went; over all of them, the same as calls_seen", |s| {
+        let places = |c: &Counters| {
+            by(
+                "into",
+                [
+                    ("accounted", c.accounted),
+                    ("not_ip", c.not_ip),
+                    ("filtered", c.filtered),
+                    ("table_full", c.table_full),
+                    ("contended", c.contended),
+                ],
+            )
+        };
+        s.calls.as_ref().map(places).unwrap_or_default()
+    }),
+    counter("calls_missed", "Calls whose end the kernel did not tell of", |s| {
+        of_calls(s, |calls| calls.missed)
+    }),
+    bytes_counter("calls_accounted", "Bytes that calls in flows sent and received", |s| {
+        of_calls(s, |calls| calls.accounted_bytes)
+    }),
+    bytes_counter(
+        "calls_turned_away",
+        "Bytes of calls that found the flow table full, or whose flow others had for too long",
+        |s| of_calls(s, |calls| calls.table_full_bytes + calls.contended_bytes),
+    ),
+    counter("flows", "Flows begun", |s| both(s, |counters| counters.flows)),
     gauge("table_flows", "Flows in the table after the last sweep", |s| one(s.flows)),
     gauge("table_capacity_flows", "Flows that the table holds: --max-flows", |s| one(s.max_flows)),
-    counter("vectors", "Vectors made by the kernel program", |s| one(s.counters.vectors)),
+    counter("vectors", "Vectors made by the kernel program", |s| {
+        both(s, |counters| counters.vectors)
+    }),
     counter("vectors_delayed", "Times a vector had to wait for room in the ring", |s| {
-        one(s.counters.ring_full)
+        both(s, |counters| counters.ring_full)
     }),
     bytes_gauge("ring_used", "Vectors in the ring that the agent has not taken out yet", |s| {
         s.ring_used.into_iter().flat_map(one).collect()
@@ -244,6 +275,16 @@ const fn bytes_gauge(
 
 fn one(value: u64) -> Vec<Sample> {
     vec![Sample { labels: Labels::new(), value: Value::Integer(value) }]
+}
+
+/// Of calls on sockets, if they are seen.
+fn of_calls(snapshot: &Snapshot, value: fn(&Counters) -> u64) -> Vec<Sample> {
+    snapshot.calls.iter().flat_map(|calls| one(value(calls))).collect()
+}
+
+/// Of packets and calls.
+fn both(snapshot: &Snapshot, value: fn(&Counters) -> u64) -> Vec<Sample> {
+    one(value(&snapshot.counters) + snapshot.calls.as_ref().map_or(0, value))
 }
 
 fn sample(label: &'static str, name: &str, value: Value) -> Sample {

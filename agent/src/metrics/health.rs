@@ -10,7 +10,7 @@ const LATE_AT_LEAST: Duration = Duration::from_secs(5);
 
 /// The good news, or what is wrong.
 pub(super) fn health(latest: Option<&Snapshot>, now: Instant) -> Result<String, String> {
-    let Some(Snapshot { swept, poll, interfaces, .. }) = latest else {
+    let Some(Snapshot { swept, poll, interfaces, calls, .. }) = latest else {
         return Err("starting: no sweep has run yet".into());
     };
     let ago = now.saturating_duration_since(*swept);
@@ -19,7 +19,8 @@ pub(super) fn health(latest: Option<&Snapshot>, now: Instant) -> Result<String, 
     }
     let names = |attached: bool| {
         let named = interfaces.iter().filter(|(_, is)| *is == attached);
-        named.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+        let calls = (attached && calls.is_some()).then_some("calls on sockets");
+        named.map(|(name, _)| name.as_str()).chain(calls).collect::<Vec<_>>().join(", ")
     };
     let (watched, missing) = (names(true), names(false));
     match (watched.is_empty(), missing.is_empty()) {

@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub poll: Duration,
     /// The kernel's counters.
     pub counters: Counters,
+    /// The same of calls on sockets, with the socket hook.
+    pub calls: Option<Counters>,
     /// Flows in the table after the sweep.
     pub flows: u64,
     /// Flows that the table holds at most.

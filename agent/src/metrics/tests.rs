@@ -35,6 +35,7 @@ fn snapshot() -> Snapshot {
             vectors: 9,
             ..Counters::default()
         },
+        calls: Some(Counters { seen: 7, accounted: 6, contended: 1, ..Counters::default() }),
         flows: 3,
         max_flows: 10,
         ring_used: Some(376),
@@ -121,6 +122,9 @@ fn the_page_holds_every_metric_and_its_packets_add_up() {
     let into = |(name, _): &(&String, &f64)| name.starts_with("feature_agent_packets_total{into=");
     let sum: f64 = samples.iter().filter(into).map(|(_, value)| value).sum();
     assert_eq!(sum.to_bits(), samples["feature_agent_packets_seen_total"].to_bits());
+    let into = |(name, _): &(&String, &f64)| name.starts_with("feature_agent_calls_total{into=");
+    let sum: f64 = samples.iter().filter(into).map(|(_, value)| value).sum();
+    assert_eq!(sum.to_bits(), samples["feature_agent_calls_seen_total"].to_bits());
     let exact = [
         ("feature_agent_packets_malformed_total{reason=\"truncated_link\"}", 1.0),
         ("feature_agent_packets_unaccounted", 0.0),
@@ -198,8 +202,14 @@ fn health_is_a_sentence() {
     let now = Instant::now();
     assert!(health(None, now).expect_err("starting").starts_with("starting"));
     let fresh = snapshot();
-    assert_eq!(health(Some(&fresh), now), Ok("watching eth0; waiting for wg0".into()));
+    assert_eq!(
+        health(Some(&fresh), now),
+        Ok("watching eth0, calls on sockets; waiting for wg0".into())
+    );
+    let fresh = Snapshot { calls: None, ..fresh };
     let all = Snapshot { interfaces: vec![("eth0".into(), true)], ..fresh.clone() };
+    let calls = Snapshot { interfaces: vec![], calls: snapshot().calls, ..fresh.clone() };
+    assert_eq!(health(Some(&calls), calls.swept), Ok("watching calls on sockets".to_owned()));
     assert_eq!(health(Some(&all), now), Ok("watching eth0".into()));
     let none = Snapshot { interfaces: vec![("eth0".into(), false)], ..fresh.clone() };
     let said = health(Some(&none), now).expect_err("nothing to watch");
@@ -230,7 +240,10 @@ fn the_server_serves_what_hangs_at_the_board_and_nothing_else() {
     let address = server.address();
     assert_eq!(ask(address, "GET /healthz").0, 503);
     board.put(snapshot());
-    assert_eq!(ask(address, "GET /healthz"), (200, "watching eth0; waiting for wg0\n".into()));
+    assert_eq!(
+        ask(address, "GET /healthz"),
+        (200, "watching eth0, calls on sockets; waiting for wg0\n".into())
+    );
     let (status, page) = ask(address, "GET /metrics");
     assert_eq!(
         (status, parse(&page)["feature_agent_packets_seen_total"].to_bits()),

@@ -110,8 +110,14 @@ pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
     }
     if !quiet {
         let totals = outputs.iter().map(|end| (end.name.clone(), end.totals)).collect();
-        let report =
-            Report { counters: *engine.counters(), taken, ring_is_left: false, outputs: totals };
+        let report = Report {
+            hook: crate::settings::HookChoice::Tc,
+            calls: None,
+            counters: *engine.counters(),
+            taken,
+            ring_is_left: false,
+            outputs: totals,
+        };
         // Nobody may be listening.
         let _ = io::stderr().write_all(report.to_string().as_bytes());
     }

@@ -34,6 +34,53 @@ pub enum Direction {
     Egress,
 }
 
+/// What is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum HookChoice {
+    /// Packets, at network interfaces
+    #[default]
+    Tc,
+    /// What processes send and receive, at the calls of TCP and UDP sockets
+    Socket,
+    /// Both, as flows of their own
+    Both,
+}
+
+impl HookChoice {
+    /// Whether packets are.
+    pub fn sees_packets(self) -> bool {
+        self != Self::Socket
+    }
+
+    /// Whether calls on sockets are.
+    pub fn sees_calls(self) -> bool {
+        self != Self::Tc
+    }
+}
+
+/// How programs are attached to the kernel's functions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SocketProbe {
+    /// fentry where the kernel has it, else kprobe
+    #[default]
+    Auto,
+    /// BPF trampolines, the cheaper
+    Fentry,
+    /// Break points
+    Kprobe,
+}
+
+impl SocketProbe {
+    /// Its word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+        }
+    }
+}
+
 /// By which kernel interface the programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AttachMode {
@@ -82,6 +129,10 @@ impl Latency {
 pub struct Options {
     /// `--iface`, each.
     pub interfaces: Vec<String>,
+    /// `--hook`.
+    pub hook: HookChoice,
+    /// `--socket-probe`.
+    pub socket_probe: SocketProbe,
     /// `--direction`.
     pub direction: Direction,
     /// `--attach`.
@@ -162,6 +213,10 @@ const BYTES_PER_FLOW: u64 = (size_of::<Entry>() + size_of::<FlowKey>() + 48 + 16
 pub struct Settings {
     /// Names of the interfaces, each once, in the order given.
     pub interfaces: Vec<String>,
+    /// What is seen.
+    pub hook: HookChoice,
+    /// How programs are attached to the kernel's functions.
+    pub socket_probe: SocketProbe,
     /// Which packets are seen.
     pub direction: Direction,
     /// How programs are attached.
@@ -203,7 +258,8 @@ impl Settings {
 
     /// Bytes of kernel memory that flow table and ring take, which count to the agent's control group.
     pub fn kernel_bytes(&self) -> u64 {
-        u64::from(self.max_flows) * BYTES_PER_FLOW + u64::from(self.ring_bytes)
+        let tables = if self.hook == HookChoice::Both { 2 } else { 1 };
+        tables * u64::from(self.max_flows) * BYTES_PER_FLOW + u64::from(self.ring_bytes)
     }
 }
 
@@ -240,7 +296,9 @@ impl Options {
         }
         let wakeup_bytes = self.latency.wakeup_bytes(ring_bytes);
         Ok(Settings {
-            interfaces: once_each(self.interfaces)?,
+            interfaces: once_each(self.interfaces, self.hook)?,
+            hook: self.hook,
+            socket_probe: self.socket_probe,
             direction: self.direction,
             attach: self.attach,
             config: Config { wakeup_bytes, process: self.process.into(), ..flows.config },
@@ -259,8 +317,15 @@ impl Options {
     }
 }
 
-fn once_each(names: Vec<String>) -> Result<Vec<String>, Invalid> {
-    if names.is_empty() {
+fn once_each(names: Vec<String>, hook: HookChoice) -> Result<Vec<String>, Invalid> {
+    if hook == HookChoice::Socket && !names.is_empty() {
+        return Err(Invalid(
+            "--hook socket sees calls on sockets, which pass no interface: leave --iface out, or take \
+             --hook both"
+                .into(),
+        ));
+    }
+    if names.is_empty() && hook.sees_packets() {
         return Err(Invalid(
             "no interface is given: name one by --iface, or by `iface` in the configuration file"
                 .into(),
@@ -302,6 +367,8 @@ pub(crate) mod tests {
     pub(crate) fn options() -> Options {
         Options {
             interfaces: vec!["eth0".into()],
+            hook: HookChoice::Tc,
+            socket_probe: SocketProbe::Auto,
             direction: Direction::Both,
             attach: AttachMode::Auto,
             process: false,
@@ -388,6 +455,15 @@ pub(crate) mod tests {
         let settings = Options { pin, pin_ring: true, ..options() }.check().expect("valid");
         assert!(settings.outputs.targets.is_empty());
         assert_eq!(settings.destination(), "the reader of /sys/fs/bpf/x/records");
+    }
+
+    #[test]
+    fn the_socket_hook_alone_has_no_interface() {
+        assert!(refusal(|o| o.hook = HookChoice::Socket).contains("leave --iface out"));
+        let alone = Options { interfaces: Vec::new(), hook: HookChoice::Socket, ..options() };
+        assert!(alone.check().is_ok_and(|settings| settings.interfaces.is_empty()));
+        let both = Options { interfaces: Vec::new(), hook: HookChoice::Both, ..options() };
+        assert!(both.check().is_err());
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub(crate) fn defaults() -> LoadOptions {
     LoadOptions {
         config: Config::DEFAULT,
         filter: filter::Program::ALL,
+        hook: feature_agent::settings::HookChoice::Tc,
         max_flows: 65_536,
         ring_bytes: 8 << 20,
         kernel_log: false,

@@ -15,7 +15,7 @@ use crate::{package, project, shell};
 ///
 /// Every hook, both ways to attach, what detaches, the books, and parity. An emulated processor takes several seconds to
 /// verify the kernel program once: what loads it often, or sends for long, is not here.
-const SELECTION: [(&str, &[&str]); 10] = [
+const SELECTION: [(&str, &[&str]); 11] = [
     ("doctor", &["the_doctor_is_right", "a_user_without_permission"]),
     (
         "attachment",
@@ -43,6 +43,7 @@ const SELECTION: [(&str, &[&str]); 10] = [
         ],
     ),
     ("limits", &["a_table_too_small"]),
+    ("socket", &["calls_are_counted_by_fentry", "calls_are_counted_by_kprobe"]),
     (
         "process",
         &[
