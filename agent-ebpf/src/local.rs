@@ -57,10 +57,14 @@ pub(crate) fn of_packet(
     owner.claim = NOBODY;
     // SAFETY: the kernel calls the program with a valid context.
     let fields = unsafe { &*skb };
-    let came_by = fields.ingress_ifindex;
+    // VERIFIER: volatile, or LLVM reads it early and keeps it through all of the parser's paths.
+    // SAFETY: a valid reference.
+    let came_by = unsafe { (&raw const fields.ingress_ifindex).read_volatile() };
     if came_by == 0 {
         // SAFETY: the kernel fills it in.
-        let own = unsafe { fields.__bindgen_anon_2.sk };
+        let own = unsafe { &fields.__bindgen_anon_2.sk };
+        // SAFETY: a valid reference.
+        let own = unsafe { (&raw const *own).read_volatile() };
         if own.is_null() {
             return;
         }
@@ -105,7 +109,9 @@ pub(crate) fn of_packet(
 fn is_for_this_host(skb: *mut __sk_buff, headers: &Headers, route: &mut bpf_fib_lookup) -> bool {
     // SAFETY: the kernel calls the program with a valid context.
     let fields = unsafe { &*skb };
-    if fields.pkt_type == OTHERHOST {
+    // VERIFIER: volatile, as above.
+    // SAFETY: a valid reference.
+    if unsafe { (&raw const fields.pkt_type).read_volatile() } == OTHERHOST {
         return false;
     }
     let (v4, from, to) = (headers.version == 4, &headers.src.address, &headers.dst.address);
