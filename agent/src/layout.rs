@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(offset("flow.summary.totals[1].packets"), Some(56 + 112));
         assert_eq!(offset("flow.window.sums.packets"), Some(56 + 256 + 64));
         assert_eq!(offset("flow.window.ring"), Some(56 + 256 + 144));
-        assert_eq!(offset("state"), Some(968));
+        assert_eq!(offset("state"), Some(1016));
     }
 
     #[test]
