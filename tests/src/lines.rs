@@ -38,6 +38,9 @@ pub const ENVELOPE: [&str; 27] = [
     "lost",
 ];
 
+/// Those of them about a process.
+pub const PROCESS: [&str; 7] = ["pid", "comm", "exe", "uid", "cgroup", "cgroup_id", "container_id"];
+
 /// Why a line may have been printed.
 pub const REASONS: [&str; 8] =
     ["stride", "interval", "fin", "rst", "idle", "active", "evict", "stop"];

@@ -1,5 +1,7 @@
 //! Vectors without a kernel: numbered, so that whoever gets them can tell which are missing.
 
+use std::sync::LazyLock;
+
 use agent_common::{
     config::{Config, Thresholds as _},
     flow::{Arrival, Flow, Standing},
@@ -12,7 +14,7 @@ use feature_agent::{
     sink::{BATCH, Outputs},
 };
 
-use crate::{generate::mixed_frames, random::Random};
+use crate::{generate::mixed_frames, lines::ENVELOPE, random::Random};
 
 /// Different vectors; then they come again, with other numbers.
 const KINDS: usize = 256;
@@ -129,15 +131,22 @@ impl Tally {
 
 /// The number of a vector, and how many it says were lost before it.
 pub fn number_and_lost(line: &[u8]) -> (u64, u64) {
+    // None of the fields before them holds a comma.
+    static PLACES: LazyLock<[usize; 2]> = LazyLock::new(|| {
+        ["seq", "lost"].map(|name| {
+            ENVELOPE.iter().position(|field| *field == name).expect("a field of the envelope")
+        })
+    });
+
     let text = std::str::from_utf8(line).expect("UTF-8");
     if text.starts_with('{') {
         return (json_integer(text, "\"seq\":"), json_integer(text, "\"lost\":"));
     }
-    // Places of the schema, see `lines::ENVELOPE`; none of the fields before them holds a comma.
-    let mut columns = text.split(',').skip(13);
-    let seq = columns.next().expect("a column");
-    let lost = columns.nth(5).expect("a column");
-    (seq.parse().expect("an integer"), lost.parse().expect("an integer"))
+    let [seq, lost] = *PLACES;
+    let mut columns = text.split(',').skip(seq);
+    let seq_text = columns.next().expect("a column");
+    let lost_text = columns.nth(lost - seq - 1).expect("a column");
+    (seq_text.parse().expect("an integer"), lost_text.parse().expect("an integer"))
 }
 
 fn json_integer(text: &str, name: &str) -> u64 {

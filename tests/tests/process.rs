@@ -17,7 +17,7 @@ use std::{
 use feature_agent_tests::{
     agent::Agent,
     inject::wait_until,
-    lines::Line,
+    lines::{Line, PROCESS},
     netns::{FAR_IF, NEAR_IF, Netns, Pair},
     peers::{self, Peer, Role, TCP_PORT, Talked, UDP_PORT},
     scenario::assert_conserved,
@@ -25,9 +25,6 @@ use feature_agent_tests::{
     traffic::Version,
 };
 use serde_json::Value;
-
-/// Every field about a process.
-const FIELDS: [&str; 7] = ["pid", "comm", "exe", "uid", "cgroup", "cgroup_id", "container_id"];
 
 /// Not a test: what other processes of these tests do.
 #[test]
@@ -80,7 +77,7 @@ fn lines_of(agent: Agent) -> Vec<Line> {
 }
 
 fn assert_names_nobody(line: &Line) {
-    for field in FIELDS {
+    for field in PROCESS {
         assert_eq!(line.get(field), &Value::Null, "{field} of {line:?}");
     }
 }
@@ -272,7 +269,7 @@ fn what_is_only_passed_on_is_nobodys() {
         let lines = lines_of(agent);
         for line in by_flow(&lines, &talked).values().flatten() {
             if forwarding == "1" {
-                for field in FIELDS {
+                for field in PROCESS {
                     assert_eq!(
                         line.get(field),
                         &Value::Null,
