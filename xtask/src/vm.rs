@@ -35,7 +35,7 @@ const OTHERS: [&str; 3] = ["6.18", "newest", "5.10"];
 const NO_DEBIAN: &str = "the virtual machines' kernels are those of Debian on x86-64, and this machine's apt knows no mirror \
                          of it";
 /// After so long a guest is taken to hang.
-const PATIENCE: Duration = Duration::from_mins(15);
+const PATIENCE: Duration = Duration::from_mins(25);
 
 /// Boots the kernels that are asked for, one for each processor at a time, and runs the tests in them.
 pub(crate) fn vm(args: &[String]) -> Result<()> {
