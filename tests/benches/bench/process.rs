@@ -1,10 +1,6 @@
 //! What `--process` costs those who use sockets.
 
-use std::{
-    net::{TcpListener, TcpStream, UdpSocket},
-    thread,
-    time::Instant,
-};
+use std::{net::UdpSocket, time::Instant};
 
 use anyhow::Result;
 use feature_agent_tests::{
@@ -21,50 +17,42 @@ use crate::{
 
 pub(crate) const TITLE: &str = "--process, per call";
 pub(crate) const METHOD: &str = "The time of a call from user space, packet and programs included, over a veth with the \
-    agent on it: with --process less without, the agents started in turn. A datagram is sent by a socket that is not \
-    connected; a connection is made, accepted with the client's address, and closed from both ends, on one core. \
-    Quartiles over the rounds.";
+    agent on it: with --process less without, the agents started in turn. The datagram is sent by a socket that is not \
+    connected. Quartiles over the rounds.";
 
 const DATAGRAM: &str = "a datagram sent";
-const CONNECTION: &str = "a connection";
-
-/// ns of one call, as the mean of so many.
-type Call = fn(&Pair, u32) -> f64;
 
 #[expect(clippy::unnecessary_wraps, reason = "as all measurements are")]
 pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
-    binary();
-    let calls: [(&str, Call, u32); 2] = [
-        (DATAGRAM, datagram, plan.pick(200_000, 100)),
-        (CONNECTION, connection, plan.pick(5_000, 10)),
-    ];
-    let mut rows = Vec::new();
-    for (what, call, count) in calls.into_iter().filter(|(what, ..)| plan.wants(TITLE, what)) {
-        let pair = Pair::new();
-        let mut paired = Paired::default();
-        // The first round only warms up.
-        for round in 0..=plan.pick(9, 1) {
-            let timed = |options: &[&str]| {
-                let agent = Agent::start(&pair.near, &[&["--iface", NEAR_IF], options].concat());
-                let time = on_one_cpu(|| call(&pair, count));
-                drop(agent.stop());
-                time
-            };
-            let (base, whole) = (timed(&[]), timed(&["--process"]));
-            if round > 0 {
-                paired.base.push(base);
-                paired.whole.push(whole);
-            }
-        }
-        let base = median(&paired.base);
-        let mut row = paired.row(what, "ns", 1.0);
-        row.times_empty = None;
-        let share = 100.0 * row.value / base;
-        rows.push(row.remark(format!("{share:.1} % of the call")));
+    if !plan.wants(TITLE, DATAGRAM) {
+        return Ok(Vec::new());
     }
-    Ok(rows)
+    binary();
+    let count = plan.pick(200_000, 100);
+    let pair = Pair::new();
+    let mut paired = Paired::default();
+    // The first round only warms up.
+    for round in 0..=plan.pick(9, 1) {
+        let timed = |options: &[&str]| {
+            let agent = Agent::start(&pair.near, &[&["--iface", NEAR_IF], options].concat());
+            let time = on_one_cpu(|| datagram(&pair, count));
+            drop(agent.stop());
+            time
+        };
+        let (base, whole) = (timed(&[]), timed(&["--process"]));
+        if round > 0 {
+            paired.base.push(base);
+            paired.whole.push(whole);
+        }
+    }
+    let base = median(&paired.base);
+    let mut row = paired.row(DATAGRAM, "ns", 1.0);
+    row.times_empty = None;
+    let share = 100.0 * row.value / base;
+    Ok(vec![row.remark(format!("{share:.1} % of the call"))])
 }
 
+/// ns of one, as the mean of so many.
 fn datagram(pair: &Pair, count: u32) -> f64 {
     let to = (Version::V4.far(), 9);
     // Nobody reads: what does not fit is dropped, which costs no more.
@@ -74,23 +62,5 @@ fn datagram(pair: &Pair, count: u32) -> f64 {
     for _ in 0..count {
         socket.send_to(b"datagram", to).expect("send");
     }
-    begin.elapsed().as_nanos() as f64 / f64::from(count)
-}
-
-fn connection(pair: &Pair, count: u32) -> f64 {
-    let listener = pair.far.run(|| TcpListener::bind((Version::V4.far(), 0)).expect("bind"));
-    let to = listener.local_addr().expect("an address");
-    let server = thread::spawn(move || {
-        for _ in 0..count {
-            drop(listener.accept().expect("accept"));
-        }
-    });
-    let begin = Instant::now();
-    pair.near.run(|| {
-        for _ in 0..count {
-            drop(TcpStream::connect(to).expect("connect"));
-        }
-    });
-    server.join().expect("the server");
     begin.elapsed().as_nanos() as f64 / f64::from(count)
 }
