@@ -1,6 +1,9 @@
 //! Words to the compiler, about what a BPF program can bear. On a host they are not said: there they would only be in
 //! the optimiser's way.
 
+#[cfg(target_arch = "bpf")]
+use core::arch::asm;
+
 use bytemuck::Pod;
 
 /// Whether this is compiled for the kernel.
@@ -11,9 +14,21 @@ const IS_BPF: bool = cfg!(target_arch = "bpf");
 /// VERIFIER: eBPF has ten registers and 512 bytes of stack. Where a structure is cleared on one of two
 /// paths, LLVM carries every field of it in a value of its own past the point where they meet, and the
 /// stack overflows. Past this barrier each field is read from memory, by one base and an offset.
+///
+/// It costs a move from a register to itself, where `core::hint::black_box` costs a way through the stack. (The kernel
+/// refuses line info of no instruction at all.)
 #[inline(always)]
-pub(crate) fn settled<T>(value: &mut T) -> &mut T {
-    if IS_BPF { core::hint::black_box(value) } else { value }
+pub fn settled<T>(value: &mut T) -> &mut T {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut place = &raw mut *value;
+        // SAFETY: changes nothing; as far as LLVM knows, it may write to any memory.
+        unsafe { asm!("{0} = {0}", inout(reg) place, options(nostack, preserves_flags)) };
+        // SAFETY: the reference that was given.
+        unsafe { &mut *place }
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
 }
 
 /// The same number, of whose bits the compiler now knows nothing.
@@ -21,7 +36,15 @@ pub(crate) fn settled<T>(value: &mut T) -> &mut T {
 /// VERIFIER: LLVM makes a branch of a product with one bit, and each branch doubles the paths.
 #[inline(always)]
 pub(crate) fn opaque(value: u64) -> u64 {
-    if IS_BPF { core::hint::black_box(value) } else { value }
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: changes nothing; as far as LLVM knows, it may change the number.
+        unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
 }
 
 /// All ones if `a` < `b`, else zero.
@@ -30,6 +53,28 @@ pub(crate) fn opaque(value: u64) -> u64 {
 #[inline(always)]
 pub(crate) fn less(a: u32, b: u32) -> u32 {
     ((i64::from(a) - i64::from(b)) >> 32) as u32
+}
+
+/// The time from `then` to `now`, 0 if that is earlier. Times lie below 2^63.
+///
+/// VERIFIER: no comparison, of which LLVM makes three.
+#[inline(always)]
+pub(crate) fn elapsed(then: u64, now: u64) -> u64 {
+    if !IS_BPF {
+        return now.saturating_sub(then);
+    }
+    let time = now.wrapping_sub(then);
+    time & !((time as i64 >> 63) as u64)
+}
+
+/// The sum, or the largest number if that is too large; see [`elapsed`].
+#[inline(always)]
+pub(crate) fn saturating_sum(a: u32, b: u32) -> u32 {
+    if !IS_BPF {
+        return a.saturating_add(b);
+    }
+    let sum = u64::from(a) + u64::from(b);
+    (sum | 0u64.wrapping_sub(sum >> 32)) as u32
 }
 
 /// The lesser of two.

@@ -39,4 +39,4 @@ pub struct Entry {
 }
 }
 
-const _: () = assert!(size_of::<Entry>() == 1024);
+const _: () = assert!(size_of::<Entry>() == 1040);

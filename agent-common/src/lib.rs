@@ -11,11 +11,12 @@
 //! Units, unless a name says otherwise: lengths in bytes, times in microseconds.
 
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(test)]
 extern crate std;
 
-mod barrier;
+pub mod barrier;
 pub mod config;
 pub mod counters;
 pub mod entry;

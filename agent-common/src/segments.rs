@@ -47,18 +47,15 @@ impl Segments {
         ((1 - i64::from(self.count)) >> 63) as u32 & 1
     }
 
-    /// The first, each of the middle and the last segment as the window remembers them; the only one of a
-    /// plain packet is the last. The gap lies before the first (and before that only one).
+    /// The first, each of the middle and the last segment of a super-packet as the window remembers them. The gap
+    /// lies before the first.
     #[inline(always)]
     pub fn slots(&self, iat: u64, flags: u8, direction: usize) -> [Slot; 3] {
         let spread = SegmentFlags::new(flags);
-        // VERIFIER: all ones for a plain packet; a comparison would double the paths.
-        let plain = ((i64::from(self.count) - 2) >> 32) as u64;
-        let last_flags = spread.last | flags & plain as u8;
         [
             Slot::new(iat, self.len, spread.first, direction),
             Slot::new(0, self.len, spread.middle, direction),
-            Slot::new(iat & plain, self.last_len, last_flags, direction),
+            Slot::new(0, self.last_len, spread.last, direction),
         ]
     }
 

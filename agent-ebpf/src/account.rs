@@ -1,6 +1,7 @@
 //! A packet to its flow.
 
 use agent_common::{
+    barrier::settled,
     counters::Counters,
     filter::selects,
     flow::{Flow, Outcome, Standing},
@@ -47,7 +48,7 @@ pub(crate) fn packet(passage: &mut Passage, packet: &Packet, counters: &mut Coun
         return Fate::Filtered;
     }
     // VERIFIER: read from memory from here on, see `observe`; which end it came from, too, is a path of its own.
-    let passage = core::hint::black_box(passage);
+    let passage = settled(passage);
     flow::<Packets>(passage, counters, |passage, flow| {
         let from_initiator = flow.would_be_from_initiator(&passage.arrival);
         passage.find_owner(packet.context(), from_initiator);

@@ -112,20 +112,39 @@ type Words = MaybeUninit<[u64; 5]>;
 unsafe fn load_linear<H: Header>(from: *const u8) -> H {
     let mut words = Words::uninit();
     let to = words.as_mut_ptr().cast::<u8>();
-    let mut at = 0;
-    while at < size_of::<H>() {
-        let left = size_of::<H>() - at;
-        // The longest pieces come first, so that each is aligned in `words`.
-        at += match left {
-            // SAFETY: within the header, and within `words`.
-            8.. => unsafe { piece::<u64>(from, to, at) },
-            // SAFETY: as above.
-            4.. => unsafe { piece::<u32>(from, to, at) },
-            // SAFETY: as above.
-            2.. => unsafe { piece::<u16>(from, to, at) },
-            // SAFETY: as above.
-            _ => unsafe { piece::<u8>(from, to, at) },
-        };
+    // The longest pieces come first, so that each is aligned in `words`. No loop, which LLVM would leave one.
+    let (size, mut at) = (size_of::<H>(), 0);
+    if size >= 8 {
+        // SAFETY: within the header, and within `words`.
+        at += unsafe { piece::<u64>(from, to, at) };
+    }
+    if size >= 16 {
+        // SAFETY: as above.
+        at += unsafe { piece::<u64>(from, to, at) };
+    }
+    if size >= 24 {
+        // SAFETY: as above.
+        at += unsafe { piece::<u64>(from, to, at) };
+    }
+    if size >= 32 {
+        // SAFETY: as above.
+        at += unsafe { piece::<u64>(from, to, at) };
+    }
+    if size >= 40 {
+        // SAFETY: as above.
+        at += unsafe { piece::<u64>(from, to, at) };
+    }
+    if size & 4 != 0 {
+        // SAFETY: as above.
+        at += unsafe { piece::<u32>(from, to, at) };
+    }
+    if size & 2 != 0 {
+        // SAFETY: as above.
+        at += unsafe { piece::<u16>(from, to, at) };
+    }
+    if size & 1 != 0 {
+        // SAFETY: as above.
+        unsafe { piece::<u8>(from, to, at) };
     }
     // SAFETY: all of its bytes are written, and any are a header.
     unsafe { words.as_ptr().cast::<H>().read() }

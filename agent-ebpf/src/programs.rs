@@ -3,7 +3,10 @@
 //! VERIFIER: inlined by order, for the macro wraps each in the function that the kernel sees, and LLVM leaves a
 //! large one outside: see `account::packet`.
 
-use agent_common::parse::{Link, Reject, parse};
+use agent_common::{
+    barrier::settled,
+    parse::{Link, Reject, parse},
+};
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 
 use crate::{
@@ -85,7 +88,7 @@ fn observe<const LINK: bool>(ctx: &TcContext) {
     }
     // VERIFIER: from here on the headers are read from memory. What LLVM kept of them in registers would make
     // each of the parser's paths a path of its own to the end.
-    let passage = core::hint::black_box(passage);
+    let passage = settled(passage);
     let segments = passage.headers.segments;
     let packets = u64::from(segments.count);
     counters.seen += packets;

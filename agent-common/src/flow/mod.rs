@@ -8,7 +8,7 @@ mod owned;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    barrier::{clear, copy, opaque, settled},
+    barrier::{clear, copy, elapsed, opaque, saturating_sum, settled},
     config::{LINGER_US, Thresholds},
     layout::laid_out,
     owner::Owner,
@@ -101,8 +101,10 @@ pub struct Flow {
     closed: u8,
     /// 1 while a vector waits for room in the ring.
     delayed: u8,
-    /// Zero.
-    padding: u8,
+    /// Packets whose flags are in `recent_flags`.
+    recent: u8,
+    /// Flags of the last few packets by direction, in bytes as the window's sums have them: the totals lack these.
+    recent_flags: [u64; 2],
     /// Its sliding window.
     pub window: Window,
     /// The process behind it, as far as it is known.
@@ -110,7 +112,7 @@ pub struct Flow {
 }
 }
 
-const _: () = assert!(size_of::<Flow>() == 232 + 24 + 656 + 48);
+const _: () = assert!(size_of::<Flow>() == 232 + 40 + 656 + 48);
 
 impl Flow {
     /// How many of its first bytes nearly every packet reads or writes: all before the window's ring.
@@ -212,7 +214,8 @@ impl Flow {
             due,
             closed,
             delayed,
-            padding,
+            recent,
+            recent_flags,
             window,
             owner,
         } = self;
@@ -231,7 +234,8 @@ impl Flow {
         *due = 0;
         *closed = 0;
         *delayed = 0;
-        *padding = 0;
+        *recent = 0;
+        clear(recent_flags);
         window.clear();
     }
 
@@ -270,7 +274,7 @@ impl Flow {
     /// time-out, or it was closed and this is a SYN.
     #[inline(always)]
     fn ended<T: Thresholds>(&self, arrival: &Arrival, thresholds: &T) -> Option<Reason> {
-        if arrival.now_us.saturating_sub(self.summary.last_us) >= thresholds.idle_timeout_us() {
+        if elapsed(self.summary.last_us, arrival.now_us) >= thresholds.idle_timeout_us() {
             return Some(Reason::Idle);
         }
         let opens = arrival.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
@@ -285,21 +289,30 @@ impl Flow {
         let direction = usize::from(arrival.from_b ^ self.summary.initiator_is_b) & 1;
 
         self.summary.last_us = now_us;
-        self.summary.super_packets += arrival.segments.split();
         self.summary.super_packets_kept += arrival.segments.kept;
-        self.summary.totals[direction].add(arrival);
-        self.window.push(
-            thresholds.window(),
-            &arrival.segments,
-            now_us - last_us,
-            arrival.tcp_flags,
-            direction,
-        );
-        self.pending = self.pending.saturating_add(arrival.segments.count);
+        self.pending = saturating_sum(self.pending, arrival.segments.count);
+        let totals = &mut self.summary.totals[direction];
+        totals.see(arrival);
+        let (capacity, iat_us) = (thresholds.window(), now_us - last_us);
+        if arrival.segments.count == 1 {
+            totals.add_packet(&arrival.segments);
+            self.note_flags(arrival.tcp_flags, direction);
+            self.window.push_packet(capacity, &arrival.segments, iat_us, arrival.tcp_flags, direction);
+        } else {
+            self.summary.super_packets += 1;
+            totals.add_segments(&arrival.segments, arrival.tcp_flags);
+            self.window.push_segments(
+                capacity,
+                &arrival.segments,
+                iat_us,
+                arrival.tcp_flags,
+                direction,
+            );
+        }
         if arrival.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
             self.close(arrival.tcp_flags, direction);
         }
-        self.due(now_us, thresholds)
+        self.due_at(now_us, thresholds)
     }
 
     /// Whether `arrival` was timed before the flow's last packet.
@@ -313,6 +326,7 @@ impl Flow {
     /// known.
     #[inline(always)]
     pub fn emit(&mut self, reason: Reason, now_us: u64, record: &mut Record) {
+        self.settle_flags();
         copy(&mut record.summary, &self.summary);
         copy(&mut record.sums, &self.window.sums);
         copy(&mut record.owner, &self.owner);
@@ -353,16 +367,48 @@ impl Flow {
         }
     }
 
+    /// Counts the flags of a packet.
+    ///
+    /// Eight counters for each would cost as much as all else that a packet does to the totals. So its flags are added
+    /// to eight bytes of one word, and these to the totals before one can overflow, and when a vector is made.
+    #[inline(always)]
+    fn note_flags(&mut self, tcp_flags: u8, direction: usize) {
+        if self.recent == u8::MAX {
+            self.settle_flags();
+        }
+        self.recent += 1;
+        self.recent_flags[direction & 1] += tcp::lanes(tcp_flags);
+    }
+
+    /// Adds the recent flags to the totals.
+    #[inline(always)]
+    fn settle_flags(&mut self) {
+        for (totals, recent) in self.summary.totals.iter_mut().zip(&mut self.recent_flags) {
+            let lanes = opaque(*recent);
+            for bit in 0..8 {
+                totals.flags[bit] += lanes >> (8 * bit) & 0xff;
+            }
+            *recent = 0;
+        }
+        self.recent = 0;
+    }
+
     /// Why a vector is due now, if one is.
     #[inline(always)]
     pub fn due<T: Thresholds>(&self, now_us: u64, thresholds: &T) -> Option<Reason> {
+        self.due_at(self.clamped(now_us), thresholds)
+    }
+
+    /// As [`Flow::due`], at a time that is not before the flow's last packet.
+    #[inline(always)]
+    fn due_at<T: Thresholds>(&self, now_us: u64, thresholds: &T) -> Option<Reason> {
         if self.due != 0 {
             return Some(if self.due == Reason::Rst as u8 { Reason::Rst } else { Reason::Fin });
         }
         if self.pending == 0 {
             return None;
         }
-        let since = self.clamped(now_us).saturating_sub(self.vector_us);
+        let since = elapsed(self.vector_us, now_us);
         let gap_passed = self.summary.seq == 0 || since >= thresholds.min_gap_us();
         if self.pending >= thresholds.stride() && gap_passed {
             Some(Reason::Stride)
@@ -470,9 +516,9 @@ impl Flow {
 }
 
 impl Totals {
+    /// What the headers of a packet say, however many segments it stands for.
     #[inline(always)]
-    fn add(&mut self, arrival: &Arrival) {
-        let segments = &arrival.segments;
+    fn see(&mut self, arrival: &Arrival) {
         if self.packets == 0 {
             self.init_window = arrival.tcp_window;
             self.ttl_min = arrival.ttl;
@@ -482,12 +528,26 @@ impl Totals {
         } else if arrival.ttl > self.ttl_max {
             self.ttl_max = arrival.ttl;
         }
+    }
+
+    /// Adds a plain packet, but for its flags.
+    #[inline(always)]
+    fn add_packet(&mut self, segments: &Segments) {
+        let bytes = u64::from(segments.last_len);
+        self.packets += 1;
+        self.bytes += bytes;
+        self.payload_bytes += bytes - u64::from(segments.headers);
+    }
+
+    /// Adds a super-packet.
+    #[inline(always)]
+    fn add_segments(&mut self, segments: &Segments, tcp_flags: u8) {
         self.packets += u64::from(segments.count);
         self.bytes += segments.bytes();
         self.payload_bytes += segments.payload_bytes();
-        let lanes = opaque(tcp::lanes(arrival.tcp_flags));
+        let lanes = opaque(tcp::lanes(tcp_flags));
         for bit in 0..8 {
-            // One segment of a super-packet keeps these, see `SegmentFlags`.
+            // One segment keeps these, see `SegmentFlags`.
             let single = (tcp::FIN | tcp::PSH | tcp::CWR) & 1 << bit != 0;
             let weight = if single { 1 } else { u64::from(segments.count) };
             self.flags[bit] += (lanes >> (8 * bit) & 0xff) * weight;

@@ -19,6 +19,23 @@ pub const ERROR_BOUND_BITS: f64 = 1.2e-13;
 /// T\[c\] = c·log2(c) in fixed point, T\[0\] = T\[1\] = 0. A power-of-two length lets an index be masked.
 static C_LOG2_C: [u64; 128] = table();
 
+/// T\[c+1\] − T\[c\], what one more in a bin adds to S. A power-of-two length lets an index be masked.
+static STEPS: [u64; MAX_COUNT] = {
+    let mut steps = [0; MAX_COUNT];
+    let mut count = 0;
+    while count < MAX_COUNT {
+        steps[count] = C_LOG2_C[count + 1] - C_LOG2_C[count];
+        count += 1;
+    }
+    steps
+};
+
+/// T\[c+1\] − T\[c\] for `count` < 64.
+#[inline(always)]
+pub fn step(count: u32) -> u64 {
+    STEPS[(count & 63) as usize]
+}
+
 /// T\[c\] for `count` ≤ 64.
 #[inline(always)]
 pub fn c_log2_c(count: u32) -> u64 {

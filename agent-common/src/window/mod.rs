@@ -134,13 +134,51 @@ impl Window {
         *padding = 0;
     }
 
-    /// Takes in the wire packets of one socket buffer, `iat` µs after the packet before; the window holds
-    /// the last `capacity` (2..=64) packets.
+    /// Takes in the wire packets of one socket buffer, see [`Window::push_packet`] and [`Window::push_segments`].
+    pub fn push(
+        &mut self,
+        capacity: u32,
+        segments: &Segments,
+        iat: u64,
+        flags: u8,
+        direction: usize,
+    ) {
+        if segments.count == 1 {
+            self.push_packet(capacity, segments, iat, flags, direction);
+        } else {
+            self.push_segments(capacity, segments, iat, flags, direction);
+        }
+    }
+
+    /// Takes in a plain packet, `iat` µs after the packet before; the window holds the last `capacity` (2..=64) packets.
+    #[inline(always)]
+    pub fn push_packet(
+        &mut self,
+        capacity: u32,
+        segments: &Segments,
+        iat: u64,
+        flags: u8,
+        direction: usize,
+    ) {
+        let slot = Slot::new(iat, segments.last_len, flags, direction);
+        let len = self.sums.len();
+        if len >= capacity {
+            self.remove_oldest(self.head, capacity);
+        }
+        self.add_packet(slot);
+        // It has a gap, if there is a packet before it.
+        self.add_gap(slot, less(0, len));
+        let head = self.head;
+        self.set_slot(head, slot);
+        self.head = successor(head, capacity);
+    }
+
+    /// As [`Window::push_packet`], for the wire packets of a super-packet.
     ///
     /// As many old packets leave as there is no room for, one by one. All the new ones but first and last
     /// are alike, so they come in at once.
     #[inline(always)]
-    pub fn push(
+    pub fn push_segments(
         &mut self,
         capacity: u32,
         segments: &Segments,
@@ -150,10 +188,6 @@ impl Window {
     ) {
         let [mut first, middle, last] = segments.slots(iat, flags, direction);
         let mut count = segments.count;
-        if count == 1 {
-            self.push_one(capacity, last);
-            return;
-        }
         if count >= capacity {
             // Nothing that was inside stays: a super-packet of a thousand segments costs no more than one
             // that fills the window.
@@ -166,21 +200,7 @@ impl Window {
         settled(self).push_many(capacity, count, [first, middle, last]);
     }
 
-    /// As [`Window::push`], for a plain packet.
-    #[inline(always)]
-    fn push_one(&mut self, capacity: u32, slot: Slot) {
-        let len = self.sums.len();
-        if len >= capacity {
-            self.remove_oldest(self.head, capacity);
-        }
-        self.add_packets(slot, 1);
-        self.add_gaps(slot.iat(), less(0, len) & 1);
-        let head = self.head;
-        self.set_slot(head, slot);
-        self.head = successor(head, capacity);
-    }
-
-    /// As [`Window::push`], for a super-packet of no more packets than the window holds.
+    /// As [`Window::push_segments`], for no more packets than the window holds.
     #[inline(always)]
     fn push_many(&mut self, capacity: u32, count: u32, [first, middle, last]: [Slot; 3]) {
         let len = self.sums.len();
@@ -193,12 +213,11 @@ impl Window {
             oldest = settled(self).remove_oldest(oldest, capacity);
         }
 
-        settled(self).add_packets(first, 1);
+        settled(self).add_packet(first);
         settled(self).add_packets(middle, count - 2);
-        settled(self).add_packets(last, 1);
-        // The first has a gap, if there is a packet before it.
-        settled(self).add_gaps(first.iat(), less(0, len) & 1);
-        settled(self).add_gaps(0, count - 1);
+        settled(self).add_packet(last);
+        settled(self).add_gap(first, less(0, len));
+        settled(self).add_empty_gaps(count - 1);
 
         let start = self.head;
         let mut end = start;
@@ -258,6 +277,17 @@ impl Window {
         self.ring[index as usize % CAPACITY] = slot.to_bits();
     }
 
+    #[inline(always)]
+    fn add_packet(&mut self, slot: Slot) {
+        let sums = &mut self.sums;
+        let (len, direction) = (slot.length(), slot.direction());
+        *at(&mut sums.packets, direction) += 1;
+        *at(&mut sums.len_sum, direction) += len;
+        *at(&mut sums.len_sq_sum, direction) += u64::from(len) * u64::from(len);
+        sums.flags += tcp::lanes(slot.flags());
+        sums.len_entropy += grow(&mut self.len_bins, len_bin(len), u32::MAX);
+    }
+
     /// Takes in `count` packets that are alike.
     #[inline(always)]
     fn add_packets(&mut self, slot: Slot, count: u32) {
@@ -268,7 +298,7 @@ impl Window {
         *at(&mut sums.len_sum, direction) += len * count;
         *at(&mut sums.len_sq_sum, direction) += square * u64::from(count);
         sums.flags += tcp::lanes(slot.flags()) * u64::from(count);
-        sums.len_entropy += grow(&mut self.len_bins, len_bin(len), count);
+        sums.len_entropy += grow_by(&mut self.len_bins, len_bin(len), count);
     }
 
     /// Takes out the packet in the oldest slot, and the gap behind it: the gaps inside are always those
@@ -277,7 +307,7 @@ impl Window {
     fn remove_oldest(&mut self, oldest: u32, capacity: u32) -> u32 {
         let next = successor(oldest, capacity);
         self.remove_packet(self.slot(oldest));
-        self.remove_gap(self.slot(next).iat());
+        self.remove_gap(self.slot(next));
         next
     }
 
@@ -292,27 +322,42 @@ impl Window {
         sums.len_entropy -= shrink(&mut self.len_bins, len_bin(len));
     }
 
-    /// Takes in `count` gaps that are alike.
+    /// Takes in the gap before a packet if `counts` is all ones, and none if it is zero.
     #[inline(always)]
-    fn add_gaps(&mut self, iat: u32, count: u32) {
-        let gap = u64::from(iat);
-        self.sums.iat_sum += gap * u64::from(count);
-        self.sums.iat_sq_sum += gap * gap * u64::from(count);
-        self.sums.iat_entropy += grow(&mut self.iat_bins, iat_bin(iat), count);
+    fn add_gap(&mut self, slot: Slot, counts: u32) {
+        let gap = u64::from(slot.iat() & counts);
+        self.sums.iat_sum += gap;
+        self.sums.iat_sq_sum += gap * gap;
+        self.sums.iat_entropy += grow(&mut self.iat_bins, slot.iat_bin(), counts);
+    }
+
+    /// Takes in `count` gaps of 0 µs.
+    #[inline(always)]
+    fn add_empty_gaps(&mut self, count: u32) {
+        self.sums.iat_entropy += grow_by(&mut self.iat_bins, iat_bin(0), count);
     }
 
     #[inline(always)]
-    fn remove_gap(&mut self, iat: u32) {
-        let gap = u64::from(iat);
+    fn remove_gap(&mut self, slot: Slot) {
+        let gap = u64::from(slot.iat());
         self.sums.iat_sum -= gap;
         self.sums.iat_sq_sum -= gap * gap;
-        self.sums.iat_entropy -= shrink(&mut self.iat_bins, iat_bin(iat));
+        self.sums.iat_entropy -= shrink(&mut self.iat_bins, slot.iat_bin());
     }
+}
+
+/// Counts one more in a bin if `counts` is all ones, and none if it is zero; returns what its S gains.
+#[inline(always)]
+fn grow(Histogram(bins): &mut Histogram, bin: u8, counts: u32) -> u64 {
+    let count = &mut bins[usize::from(bin) % BINS];
+    let before = u32::from(*count);
+    *count = (before + (counts & 1)) as u8;
+    entropy::step(before) & (counts as i32 as u64)
 }
 
 /// Counts more in a bin and returns what its S gains.
 #[inline(always)]
-fn grow(Histogram(bins): &mut Histogram, bin: u8, more: u32) -> u64 {
+fn grow_by(Histogram(bins): &mut Histogram, bin: u8, more: u32) -> u64 {
     let count = &mut bins[usize::from(bin) % BINS];
     let before = u32::from(*count);
     *count = (before + more) as u8;
@@ -325,7 +370,7 @@ fn shrink(Histogram(bins): &mut Histogram, bin: u8) -> u64 {
     let count = &mut bins[usize::from(bin) % BINS];
     let before = u32::from(*count);
     *count = (before - 1) as u8;
-    entropy::c_log2_c(before) - entropy::c_log2_c(before - 1)
+    entropy::step(before - 1)
 }
 
 /// The slot behind a slot of a ring of `capacity`.

@@ -1,5 +1,7 @@
 //! One packet of the window in one word.
 
+use super::bins;
+
 /// Bits of a gap; a longer one saturates (268 s).
 pub const IAT_BITS: u32 = 28;
 /// Bits of a length; a longer one saturates (1 MiB).
@@ -9,7 +11,8 @@ pub const IAT_MAX: u64 = (1 << IAT_BITS) - 1;
 /// Largest packet length the window can hold, in bytes.
 pub const LEN_MAX: u32 = (1 << LEN_BITS) - 1;
 
-/// A wire packet as the window remembers it: iat (28 bits), len (20), TCP flags (8), direction (1).
+/// A wire packet as the window remembers it: iat (28 bits), len (20), TCP flags (8), direction (1), and the iat's bin
+/// (5), so that it need not be found a second time when the packet leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u64);
 
@@ -26,7 +29,8 @@ impl Slot {
         Self(
             iat | len << IAT_BITS
                 | u64::from(flags) << (IAT_BITS + LEN_BITS)
-                | (direction as u64) << (IAT_BITS + LEN_BITS + 8),
+                | (direction as u64) << (IAT_BITS + LEN_BITS + 8)
+                | u64::from(bins::iat_bin(iat as u32)) << (IAT_BITS + LEN_BITS + 9),
         )
     }
 
@@ -65,12 +69,19 @@ impl Slot {
     pub const fn direction(self) -> usize {
         (self.0 >> (IAT_BITS + LEN_BITS + 8)) as usize & 1
     }
+
+    /// The bin of the gap, see [`bins::iat_bin`].
+    #[inline(always)]
+    pub const fn iat_bin(self) -> u8 {
+        (self.0 >> (IAT_BITS + LEN_BITS + 9)) as u8 & 31
+    }
 }
 
 /// What is in a word: name, place of the lowest bit, bits.
-pub const FIELDS: [(&str, u32, u32); 4] = [
+pub const FIELDS: [(&str, u32, u32); 5] = [
     ("iat", 0, IAT_BITS),
     ("len", IAT_BITS, LEN_BITS),
     ("tcp_flags", IAT_BITS + LEN_BITS, 8),
     ("direction", IAT_BITS + LEN_BITS + 8, 1),
+    ("iat_bin", IAT_BITS + LEN_BITS + 9, 5),
 ];
