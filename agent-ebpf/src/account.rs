@@ -49,9 +49,10 @@ pub(crate) fn packet(passage: &mut Passage, packet: &Packet, counters: &mut Coun
     }
     // VERIFIER: read from memory from here on, see `observe`; which end it came from, too, is a path of its own.
     let passage = settled(passage);
-    flow::<Packets>(passage, counters, |passage, flow| {
+    let context = packet.context();
+    flow::<Packets>(passage, counters, move |passage, flow| {
         let from_initiator = flow.would_be_from_initiator(&passage.arrival);
-        passage.find_owner(packet.context(), from_initiator);
+        passage.find_owner(context, from_initiator);
     })
 }
 

@@ -1,10 +1,13 @@
 //! The one door to a socket buffer.
 
-use core::{arch::asm, mem::MaybeUninit};
+use core::{arch::asm, hint::assert_unchecked, mem::MaybeUninit};
 
-use agent_common::parse::{
-    Frame, Link,
-    source::{Header, Source},
+use agent_common::{
+    barrier::settled,
+    parse::{
+        Frame, Link,
+        source::{Header, Source},
+    },
 };
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -82,26 +85,19 @@ impl Packet {
         if config::rehearsal() { self.tstamp / 1000 } else { now_us() }
     }
 
-    /// A header outside the linear part, copied by the kernel.
+    /// Copies a header outside the linear part; false if it is not there.
     #[inline(always)]
-    fn load_paged<H: Header>(&self, offset: u32) -> Option<H> {
-        let mut words = Words::uninit();
-        let to = words.as_mut_ptr().cast();
+    fn copy_paged<H: Header>(&self, offset: u32, words: &mut Words) -> bool {
         let len = size_of::<H>() as u32;
         // SAFETY: `len` is at most the size of `words`.
-        let status = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to, len) };
-        if status != 0 {
-            return None;
-        }
-        // SAFETY: `len` bytes are written, and any are a header.
-        Some(unsafe { words.as_ptr().cast::<H>().read() })
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, words.as_mut_ptr().cast(), len) == 0 }
     }
 }
 
 /// Room for the longest header, IPv6's 40 bytes: aligned, where a header itself is not.
 type Words = MaybeUninit<[u64; 5]>;
 
-/// Reads a header in as few pieces as there can be.
+/// Copies a header of the linear part in as few pieces as there can be.
 ///
 /// # Safety
 ///
@@ -109,8 +105,7 @@ type Words = MaybeUninit<[u64; 5]>;
 /// the verifier lets a packet be read so on all that have efficient unaligned access. A plain Rust read of
 /// a header, which has no alignment, would become one load for each byte.
 #[inline(always)]
-unsafe fn load_linear<H: Header>(from: *const u8) -> H {
-    let mut words = Words::uninit();
+unsafe fn copy_linear<H: Header>(from: *const u8, words: &mut Words) {
     let to = words.as_mut_ptr().cast::<u8>();
     // The longest pieces come first, so that each is aligned in `words`. No loop, which LLVM would leave one.
     let (size, mut at) = (size_of::<H>(), 0);
@@ -146,8 +141,6 @@ unsafe fn load_linear<H: Header>(from: *const u8) -> H {
         // SAFETY: as above.
         unsafe { piece::<u8>(from, to, at) };
     }
-    // SAFETY: all of its bytes are written, and any are a header.
-    unsafe { words.as_ptr().cast::<H>().read() }
 }
 
 /// The same offset, which is at most [`MAX_OFFSET`].
@@ -186,12 +179,21 @@ impl Source for Packet {
         if offset > MAX_OFFSET {
             return None;
         }
+        let mut words = Words::uninit();
         let start = self.data.wrapping_add(bounded(offset));
-        if start.wrapping_add(size_of::<H>()) > self.data_end {
-            return self.load_paged(offset);
+        if start.wrapping_add(size_of::<H>()) <= self.data_end {
+            // SAFETY: checked against the end of the linear part, as the verifier checks again.
+            unsafe { copy_linear::<H>(start, &mut words) };
+        } else if !self.copy_paged::<H>(offset, &mut words) {
+            return None;
         }
-        // SAFETY: checked against the end of the linear part, as the verifier checks again.
-        Some(unsafe { load_linear(start) })
+        // From here on both ways are one: LLVM would else take the header to pieces in each.
+        let words = settled(&mut words);
+        // LLVM would else read it byte by byte.
+        // SAFETY: a reference to words.
+        unsafe { assert_unchecked(words.as_ptr().addr() % align_of::<Words>() == 0) };
+        // SAFETY: all of its bytes are written, and any are a header.
+        Some(unsafe { words.as_ptr().cast::<H>().read() })
     }
 
     #[inline(always)]

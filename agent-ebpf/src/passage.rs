@@ -50,12 +50,23 @@ impl Passage {
         &self.template.key
     }
 
-    /// Finds out whose the packet is.
+    /// Takes a packet's headers in.
+    #[inline(always)]
+    pub(crate) fn admit(&mut self, headers: Headers) {
+        // While the headers are in registers: read back from memory in larger pieces than they were written in, they
+        // would have to be waited for.
+        self.arrival = Arrival::new(&headers, false, 0);
+        self.headers = headers;
+    }
+
+    /// Finds out whose the packet is, which is now complete.
     #[inline(always)]
     pub(crate) fn address(&mut self, now_us: u64) {
         let (key, from_b) = self.headers.key();
         self.template.key = key;
-        self.arrival = Arrival::new(&self.headers, from_b, now_us);
+        self.arrival.now_us = now_us;
+        self.arrival.from_b = from_b.into();
+        self.arrival.is_tcp = self.headers.is_tcp();
         self.waiting = 0;
         self.owner.claim = NOBODY;
     }

@@ -73,7 +73,7 @@ fn observe<const LINK: bool>(ctx: &TcContext) {
     let packet = Packet::new(ctx, &raw mut passage.lethe);
     let frame = packet.frame(link);
     match parse(&packet, &frame, config::decap()) {
-        Ok(headers) => passage.headers = headers,
+        Ok(headers) => passage.admit(headers),
         Err(reject) => {
             counters.seen += 1;
             match reject {

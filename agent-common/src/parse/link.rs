@@ -1,5 +1,7 @@
 //! The link layer: Ethernet with up to two VLAN tags, nothing at all, or what captures have in its place.
 
+use core::mem::offset_of;
+
 use network_types::{eth::EthHdr, vlan::VlanHdr};
 
 use super::{Frame, Link, MAX_VLAN_TAGS, Malformed, Reject, source::Source};
@@ -46,8 +48,8 @@ pub(super) fn parse<S: Source + ?Sized>(
 ) -> Result<LinkLayer, Reject> {
     match frame.link {
         Link::Ethernet => {
-            let header: EthHdr = source.load(0).ok_or(TRUNCATED)?;
-            typed(source, frame, decap, u16::from_be(header.ether_type), EthHdr::LEN as u32)
+            let ether_type = ether_type(source, 0).ok_or(TRUNCATED)?;
+            typed(source, frame, decap, ether_type, EthHdr::LEN as u32)
         }
         Link::Ip => raw_ip(source, frame),
         // https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL.html: the type is the last of its fields.
@@ -62,6 +64,14 @@ pub(super) fn parse<S: Source + ?Sized>(
         }
         Link::Null => null(source, frame),
     }
+}
+
+/// The type of the Ethernet header at `offset`: its last field, and all of it that is read.
+#[inline(always)]
+pub(super) fn ether_type<S: Source + ?Sized>(source: &S, offset: u32) -> Option<u16> {
+    const { assert!(offset_of!(EthHdr, ether_type) + 2 == EthHdr::LEN) };
+    let at = offset + offset_of!(EthHdr, ether_type) as u32;
+    Some(u16::from_be_bytes(source.load(at)?))
 }
 
 /// What follows a type field: at `ip_offset` tags, then the packet.

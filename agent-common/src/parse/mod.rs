@@ -11,7 +11,7 @@ mod tunnel;
 
 use self::source::Source;
 use crate::{
-    key::{Address, Endpoint, FlowKey, LOCAL_NONE, icmp_ports, is_swapped, proto},
+    key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped, ordered, proto},
     segments::Segments,
 };
 
@@ -306,21 +306,10 @@ impl Headers {
     /// The flow's key, and whether the packet comes from its end `b`.
     #[inline(always)]
     pub fn key(&self) -> (FlowKey, bool) {
-        let swapped = is_swapped(self.proto, &self.src, &self.dst);
-        let (a, b) = if swapped { (&self.dst, &self.src) } else { (&self.src, &self.dst) };
-        let key = FlowKey {
-            a: a.address,
-            b: b.address,
-            ifindex: self.ifindex,
-            port_a: a.port,
-            port_b: b.port,
-            vlan: self.vlan,
-            vlan_inner: self.vlan_inner,
-            proto: self.proto,
-            version: self.version,
-            local: LOCAL_NONE,
-            padding: 0,
-        };
+        let Self { src, dst, ifindex, vlan, vlan_inner, proto, version, .. } = self;
+        let swapped = is_swapped(*proto, src, dst);
+        let [a, b] = ordered(src, dst, swapped);
+        let key = FlowKey::new(a, b, *ifindex, [*vlan, *vlan_inner], *proto, *version);
         (key, swapped)
     }
 

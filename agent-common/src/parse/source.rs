@@ -1,7 +1,6 @@
 //! Where the bytes of a frame lie, and the one way to read a header from them.
 
 use network_types::{
-    eth::EthHdr,
     icmp::Icmpv4Hdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
     sctp::SctpHdr,
@@ -18,8 +17,6 @@ use network_types::{
 pub unsafe trait Header: Copy {}
 
 // SAFETY: plain integers and byte arrays, `repr(C)`, no padding.
-unsafe impl Header for EthHdr {}
-// SAFETY: as above.
 unsafe impl Header for VlanHdr {}
 // SAFETY: as above.
 unsafe impl Header for Ipv4Hdr {}

@@ -48,8 +48,8 @@ pub(super) fn pass<S: Source + ?Sized>(source: &S, frame: &Frame, place: &mut Li
     // VERIFIER: by which kind of tunnel it came is forgotten, or what follows were walked for each.
     let (ether_type, offset) = (source.forget(ether_type.into()) as u16, source.forget(offset));
     let (ether_type, offset) = if ether_type == ETHERTYPE_BRIDGING {
-        let Some(header) = source.load::<EthHdr>(offset) else { return false };
-        (u16::from_be(header.ether_type), offset + EthHdr::LEN as u32)
+        let Some(ether_type) = link::ether_type(source, offset) else { return false };
+        (ether_type, offset + EthHdr::LEN as u32)
     } else {
         (ether_type, offset)
     };

@@ -61,10 +61,10 @@ pub(super) fn of(note: &Note) -> Option<Ends> {
 impl Ends {
     /// The headers that a packet would have which carried the bytes of the call, but without those of TCP and IP.
     #[inline(always)]
-    pub(super) fn write_to(self, headers: &mut Headers, proto: u8, sent: bool, bytes: u32) {
+    pub(super) fn headers(self, proto: u8, sent: bool, bytes: u32) -> Headers {
         let Self { near, far, version, namespace } = self;
         let (src, dst) = if sent { (near, far) } else { (far, near) };
-        *headers = Headers {
+        Headers {
             src,
             dst,
             ifindex: namespace,
@@ -77,7 +77,7 @@ impl Ends {
             tcp_window: NO_WINDOW,
             fragment: Fragment::Whole,
             segments: Segments { count: 1, len: bytes, last_len: bytes, headers: 0, kept: 0 },
-        };
+        }
     }
 }
 

@@ -113,7 +113,7 @@ fn take(room: &mut Room, counters: &mut Counters) {
         counters.not_ip += 1;
         return;
     };
-    ends.write_to(&mut passage.headers, protocol, sent, bytes);
+    passage.admit(ends.headers(protocol, sent, bytes));
     let passage = core::hint::black_box(passage);
     passage.address(packet::now_us());
     // Of two ends, one is the sender, and one is the socket's.
