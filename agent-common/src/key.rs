@@ -32,6 +32,12 @@ impl Address {
         Self { words: bytemuck::cast(octets) }
     }
 
+    /// The 16 bytes of an IPv6 address in memory order, as two words.
+    #[inline(always)]
+    pub(crate) fn from_words(words: [u64; 2]) -> Self {
+        Self { words }
+    }
+
     /// The 16 bytes in network order.
     pub fn octets(&self) -> [u8; 16] {
         bytemuck::cast(self.words)
@@ -160,38 +166,38 @@ pub const LOCAL: [(u64, &str); 3] =
     [(LOCAL_NONE as u64, "none"), (LOCAL_A as u64, "a"), (LOCAL_B as u64, "b")];
 
 impl FlowKey {
-    /// The key of the packets between two ends, the lesser first.
+    /// Writes the key of the packets between two ends, the lesser first.
     ///
-    /// It is made of whole words: who hashes it reads it so at once, and a processor that has to put a word together
-    /// from smaller pieces still on their way to memory waits for all of them.
+    /// In place and in whole words: who hashes it reads it at once, and a processor that has to put a word together from
+    /// smaller pieces which are still on their way to memory waits for all of them.
     #[inline(always)]
-    pub fn new(
-        a: Endpoint,
-        b: Endpoint,
+    pub(crate) fn write(
+        &mut self,
+        a: &Endpoint,
+        b: &Endpoint,
         ifindex: u32,
         [vlan, vlan_inner]: [u16; 2],
         proto: u8,
         version: u8,
-    ) -> Self {
-        let [a_high, a_low] = a.address.words;
-        let [b_high, b_low] = b.address.words;
-        let place = u64::from(ifindex) | u64::from(a.port) << 32 | u64::from(b.port) << 48;
-        let kind = u64::from(vlan)
-            | u64::from(vlan_inner) << 16
-            | u64::from(proto) << 32
-            | u64::from(version) << 40
-            | u64::from(LOCAL_NONE) << 48;
-        let words = [a_high, a_low, b_high, b_low, place.to_le(), kind.to_le()];
-        let mut key: Self = bytemuck::cast(words);
-        if cfg!(target_endian = "big") {
-            // The bytes are in their places, those of each number the other way round.
-            key.ifindex = key.ifindex.swap_bytes();
-            key.port_a = key.port_a.swap_bytes();
-            key.port_b = key.port_b.swap_bytes();
-            key.vlan = key.vlan.swap_bytes();
-            key.vlan_inner = key.vlan_inner.swap_bytes();
+    ) {
+        self.a = a.address;
+        self.b = b.address;
+        let [.., place, kind]: &mut [u64; 6] = bytemuck::cast_mut(self);
+        if cfg!(target_endian = "little") {
+            *place = u64::from(ifindex) | u64::from(a.port) << 32 | u64::from(b.port) << 48;
+            *kind = u64::from(vlan)
+                | u64::from(vlan_inner) << 16
+                | u64::from(proto) << 32
+                | u64::from(version) << 40
+                | u64::from(LOCAL_NONE) << 48;
+        } else {
+            *place = u64::from(ifindex) << 32 | u64::from(a.port) << 16 | u64::from(b.port);
+            *kind = u64::from(vlan) << 48
+                | u64::from(vlan_inner) << 32
+                | u64::from(proto) << 24
+                | u64::from(version) << 16
+                | u64::from(LOCAL_NONE) << 8;
         }
-        key
     }
 
     /// IP version.
@@ -256,22 +262,6 @@ pub fn is_swapped(protocol: u8, src: &Endpoint, dst: &Endpoint) -> bool {
         Some(after) => after,
         None => src.port > dst.port,
     }
-}
-
-/// The ends of a packet, that of the key's `a` first.
-#[inline(always)]
-pub(crate) fn ordered(src: &Endpoint, dst: &Endpoint, swapped: bool) -> [Endpoint; 2] {
-    // By masks: which way a packet goes is for a branch to guess.
-    let mask = 0u64.wrapping_sub(swapped.into());
-    let ports = (src.port ^ dst.port) & mask as u16;
-    let mut a = Endpoint { port: src.port ^ ports, ..*src };
-    let mut b = Endpoint { port: dst.port ^ ports, ..*dst };
-    for (a, b) in a.address.words.iter_mut().zip(&mut b.address.words) {
-        let difference = (*a ^ *b) & mask;
-        *a ^= difference;
-        *b ^= difference;
-    }
-    [a, b]
 }
 
 /// What Community ID version 1 puts in place of the ports of an ICMP or ICMPv6 message: its type and the

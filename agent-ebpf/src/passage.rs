@@ -62,8 +62,7 @@ impl Passage {
     /// Finds out whose the packet is, which is now complete.
     #[inline(always)]
     pub(crate) fn address(&mut self, now_us: u64) {
-        let (key, from_b) = self.headers.key();
-        self.template.key = key;
+        let from_b = self.headers.write_key(&mut self.template.key);
         self.arrival.now_us = now_us;
         self.arrival.from_b = from_b.into();
         self.arrival.is_tcp = self.headers.is_tcp();

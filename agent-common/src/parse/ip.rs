@@ -51,30 +51,31 @@ pub(super) fn parse<S: Source + ?Sized>(
 
 #[inline(always)]
 fn v4<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer, Malformed> {
-    let header: Ipv4Hdr = source.load(at).ok_or(Malformed::TruncatedIp)?;
-    if header.vihl >> 4 != 4 {
+    // RFC 791, 3.1. In words, for of bytes LLVM makes a load each.
+    const { assert!(size_of::<Ipv4Hdr>() == size_of::<[u32; 5]>()) };
+    let [first, second, third, src, dst]: [u32; 5] = source.load(at).ok_or(Malformed::TruncatedIp)?;
+    let [first, second, third] = [first, second, third].map(u32::from_be);
+    if first >> 28 != 4 {
         return Err(Malformed::BadIpVersion);
     }
-    let header_len = u32::from(header.vihl & 0xf) * 4;
+    let header_len = (first >> 24 & 0xf) * 4;
     if header_len < Ipv4Hdr::LEN as u32 {
         return Err(Malformed::BadIpHeader);
     }
-    let total = u32::from(u16::from_be_bytes(header.tot_len));
+    let total = first & 0xffff;
     // A length of 0 is what a host writes when its network card is to cut the packet (BIG TCP, or a
     // capture taken before segmentation).
     let len = packet_len(frame, at, total, total == 0)?;
     if header_len > len {
         return Err(Malformed::BadIpHeader);
     }
-    let frags = u16::from_be_bytes(header.frags);
-    let id = u32::from(u16::from_be_bytes(header.id));
     Ok(IpLayer {
-        src: Address::v4(header.src_addr),
-        dst: Address::v4(header.dst_addr),
+        src: Address::v4(src.to_ne_bytes()),
+        dst: Address::v4(dst.to_ne_bytes()),
         version: 4,
-        proto: header.proto,
-        ttl: header.ttl,
-        fragment: fragment(frags & 0x1fff != 0, frags & 0x2000 != 0, id),
+        proto: (third >> 16) as u8,
+        ttl: (third >> 24) as u8,
+        fragment: fragment(second & 0x1fff != 0, second & 0x2000 != 0, second >> 16),
         len,
         header_len,
         l4_offset: source.forget(at + header_len),
@@ -83,17 +84,22 @@ fn v4<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
 
 #[inline(always)]
 fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer, Malformed> {
-    let header: Ipv6Hdr = source.load(at).ok_or(Malformed::TruncatedIp)?;
-    if header.vcf[0] >> 4 != 6 {
+    // RFC 8200, 3: version to hop limit, and the addresses.
+    const { assert!(size_of::<Ipv6Hdr>() == size_of::<[u64; 5]>()) };
+    let [first, src @ .., dst_high, dst_low]: [u64; 5] =
+        source.load(at).ok_or(Malformed::TruncatedIp)?;
+    let first = u64::from_be(first);
+    if first >> 60 != 6 {
         return Err(Malformed::BadIpVersion);
     }
     let fixed = Ipv6Hdr::LEN as u32;
-    let payload = u32::from(u16::from_be_bytes(header.payload_len));
+    let payload = (first >> 16) as u32 & 0xffff;
+    let (next_header, hop_limit) = ((first >> 8) as u8, first as u8);
     let there = frame.wire_len.saturating_sub(at + fixed);
     // RFC 2675 jumbograms have a length of 0 and a hop-by-hop option; BIG TCP leaves the option out.
-    let jumbo = payload == 0 && (header.next_hdr == HOP_BY_HOP || there > MAX_PAYLOAD);
+    let jumbo = payload == 0 && (next_header == HOP_BY_HOP || there > MAX_PAYLOAD);
     let len = packet_len(frame, at, fixed + payload, jumbo)?;
-    let taken_out = if jumbo && frame.gso_size > 0 && header.next_hdr == HOP_BY_HOP {
+    let taken_out = if jumbo && frame.gso_size > 0 && next_header == HOP_BY_HOP {
         // One that is kept as a whole keeps the option too.
         // VERIFIER: a mask, for another comparison before this one makes a quarter more to walk.
         let is_cut = less(frame.gso_size, GSO_BY_FRAGS);
@@ -102,7 +108,7 @@ fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
         0
     };
 
-    let mut proto = header.next_hdr;
+    let mut proto = next_header;
     let mut header_len = fixed;
     let mut place = Fragment::Whole;
     let mut ended = false;
@@ -134,11 +140,11 @@ fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
         return Err(Malformed::ExtChain);
     }
     Ok(IpLayer {
-        src: Address::v6(header.src_addr),
-        dst: Address::v6(header.dst_addr),
+        src: Address::from_words(src),
+        dst: Address::from_words([dst_high, dst_low]),
         version: 6,
         proto,
-        ttl: header.hop_limit,
+        ttl: hop_limit,
         fragment: place,
         len: len - taken_out,
         header_len: header_len - taken_out,

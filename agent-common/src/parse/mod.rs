@@ -9,9 +9,11 @@ pub mod source;
 mod transport;
 mod tunnel;
 
+use bytemuck::Zeroable as _;
+
 use self::source::Source;
 use crate::{
-    key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped, ordered, proto},
+    key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped, proto},
     segments::Segments,
 };
 
@@ -306,11 +308,19 @@ impl Headers {
     /// The flow's key, and whether the packet comes from its end `b`.
     #[inline(always)]
     pub fn key(&self) -> (FlowKey, bool) {
+        let mut key = FlowKey::zeroed();
+        let from_b = self.write_key(&mut key);
+        (key, from_b)
+    }
+
+    /// Writes the flow's key; returns whether the packet comes from its end `b`.
+    #[inline(always)]
+    pub fn write_key(&self, key: &mut FlowKey) -> bool {
         let Self { src, dst, ifindex, vlan, vlan_inner, proto, version, .. } = self;
         let swapped = is_swapped(*proto, src, dst);
-        let [a, b] = ordered(src, dst, swapped);
-        let key = FlowKey::new(a, b, *ifindex, [*vlan, *vlan_inner], *proto, *version);
-        (key, swapped)
+        let (a, b) = if swapped { (dst, src) } else { (src, dst) };
+        key.write(a, b, *ifindex, [*vlan, *vlan_inner], *proto, *version);
+        swapped
     }
 
     /// Whether the protocol is TCP.

@@ -32,6 +32,10 @@ unsafe impl Header for SctpHdr {}
 unsafe impl Header for Icmpv4Hdr {}
 // SAFETY: plain bytes.
 unsafe impl<const N: usize> Header for [u8; N] {}
+// SAFETY: plain numbers.
+unsafe impl<const N: usize> Header for [u32; N] {}
+// SAFETY: plain numbers.
+unsafe impl<const N: usize> Header for [u64; N] {}
 
 /// Bytes of a frame.
 pub trait Source {

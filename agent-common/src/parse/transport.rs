@@ -47,21 +47,25 @@ pub(super) fn parse<S: Source + ?Sized>(
 
 #[inline(always)]
 fn tcp<S: Source + ?Sized>(source: &S, ip: &IpLayer) -> Result<TransportLayer, Malformed> {
-    let header: TcpHdr = source.load(ip.l4_offset).ok_or(Malformed::TruncatedL4)?;
+    // RFC 9293, 3.1. In words, as IP's.
+    const { assert!(size_of::<TcpHdr>() == size_of::<[u32; 5]>()) };
+    let [ports, _, _, control, _]: [u32; 5] =
+        source.load(ip.l4_offset).ok_or(Malformed::TruncatedL4)?;
+    let [ports, control] = [ports, control].map(u32::from_be);
     if ip.header_len + TcpHdr::LEN as u32 > ip.len {
         return Err(Malformed::TruncatedL4);
     }
-    let header_len = u32::from(header.doff()) * 4;
-    // RFC 9293, 3.1: the header is at least five words, and lies within the packet.
+    let header_len = (control >> 28) * 4;
+    // The header is at least five words, and lies within the packet.
     if header_len < TcpHdr::LEN as u32 || ip.header_len + header_len > ip.len {
         return Err(Malformed::BadL4);
     }
     Ok(TransportLayer {
-        src_port: u16::from_be_bytes(header.source),
-        dst_port: u16::from_be_bytes(header.dest),
-        // Byte 13: the flags of [`crate::segments::tcp`].
-        tcp_flags: header._bitfield_1.get(8, 8) as u8,
-        tcp_window: u16::from_be_bytes(header.window).into(),
+        src_port: (ports >> 16) as u16,
+        dst_port: ports as u16,
+        // Those of [`crate::segments::tcp`].
+        tcp_flags: (control >> 16) as u8,
+        tcp_window: control & 0xffff,
         header_len,
     })
 }
