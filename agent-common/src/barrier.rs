@@ -67,6 +67,16 @@ pub(crate) fn elapsed(then: u64, now: u64) -> u64 {
     time & !((time as i64 >> 63) as u64)
 }
 
+/// `a` − `b`, 0 if `b` is larger; see [`elapsed`].
+#[inline(always)]
+pub(crate) fn difference(a: u32, b: u32) -> u32 {
+    if !IS_BPF {
+        return a.saturating_sub(b);
+    }
+    let difference = u64::from(a).wrapping_sub(b.into());
+    (difference & !((difference as i64 >> 63) as u64)) as u32
+}
+
 /// The sum, or the largest number if that is too large; see [`elapsed`].
 #[inline(always)]
 pub(crate) fn saturating_sum(a: u32, b: u32) -> u32 {

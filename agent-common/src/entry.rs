@@ -18,6 +18,16 @@ pub const DEAD: u64 = 2;
 pub const STATES: [(u64, &str); 3] = [(NEW, "new"), (ALIVE, "alive"), (DEAD, "dead")];
 
 laid_out! {
+/// A key of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Place {
+    /// [`FlowKey::digest`] of the flow's key, by secrets of the agent's: it tells entries apart, and no more.
+    pub digest: u64,
+}
+}
+
+laid_out! {
 /// A value of the table. The kernel program's own definition has the kernel's type for the lock, which no other
 /// map may hold, and is held against this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -27,7 +37,7 @@ pub struct Entry {
     pub lock: u32,
     /// Zero.
     pub padding: u32,
-    /// Whose flow it is: the map's key.
+    /// Whose flow it is.
     pub key: FlowKey,
     /// The flow.
     pub flow: Flow,

@@ -154,6 +154,12 @@ pub struct FlowKey {
 
 const _: () = assert!(size_of::<FlowKey>() == 48);
 
+/// Words of a key that are digested.
+pub const DIGESTED: usize = size_of::<FlowKey>() / size_of::<u32>();
+
+/// A factor for each word, see [`FlowKey::digest`].
+pub type Secrets = [u64; DIGESTED];
+
 /// [`FlowKey::local`] of a flow of packets.
 pub const LOCAL_NONE: u8 = 0;
 /// [`FlowKey::local`] of the socket that is end `a`.
@@ -198,6 +204,24 @@ impl FlowKey {
                 | u64::from(version) << 16
                 | u64::from(LOCAL_NONE) << 8;
         }
+    }
+
+    /// A number to look a flow up by, for which less is to be hashed than for the key itself.
+    ///
+    /// Multilinear hashing (Carter and Wegman, 1979): the sum of the key's twelve 32-bit words, each times a secret of 64
+    /// random bits. Two words differ by less than 2^32, so that two keys, however they are chosen by who does not know
+    /// the secrets, have one digest with a probability of at most 2^-33; and two that nobody chose, of about 2^-63. The
+    /// table holds the whole key too: a flow that finds another in its place is turned away and counted, never mistaken.
+    #[inline(always)]
+    pub fn digest(&self, secret: impl Fn(usize) -> u64) -> u64 {
+        let words: &[u32; DIGESTED] = bytemuck::cast_ref(self);
+        let mut digest = 0u64;
+        let mut word = 0;
+        while word < DIGESTED {
+            digest = digest.wrapping_add(u64::from(words[word]).wrapping_mul(secret(word)));
+            word += 1;
+        }
+        digest
     }
 
     /// IP version.

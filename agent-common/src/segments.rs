@@ -1,6 +1,6 @@
 //! The wire packets behind one socket buffer.
 
-use crate::window::slot::Slot;
+use crate::{barrier::difference, window::slot::Slot};
 
 /// One socket buffer as the packets that were, or will be, on the wire.
 ///
@@ -28,7 +28,7 @@ impl Segments {
     /// of payload (0: a plain packet). `gso_segs` is not asked: virtio leaves it 0.
     #[inline(always)]
     pub fn new(len: u32, headers: u32, gso_size: u32) -> Self {
-        let payload = len.saturating_sub(headers);
+        let payload = difference(len, headers);
         if gso_size == GSO_BY_FRAGS {
             return Self { count: 1, len, last_len: len, headers, kept: 1 };
         }

@@ -5,6 +5,7 @@ use aya_ebpf::Global;
 use agent_common::{
     config::{Config, Thresholds},
     filter::{Instruction, Instructions, Program},
+    key::{DIGESTED, Secrets},
 };
 
 /// Replaced by the loader, by this name.
@@ -50,6 +51,18 @@ impl Thresholds for Loaded {
     fn stride(&self) -> u32 {
         threshold!(stride)
     }
+}
+
+/// Random numbers, other ones for each agent; replaced by the loader, by this name.
+#[unsafe(no_mangle)]
+static SECRETS: Global<Secrets> = Global::new([0; DIGESTED]);
+
+/// By what a word of a key is multiplied, see [`FlowKey::digest`].
+#[inline(always)]
+pub(crate) fn secret(word: usize) -> u64 {
+    let secrets = (&raw const SECRETS).cast::<u64>();
+    // SAFETY: one for each word; volatile as a threshold is.
+    unsafe { secrets.wrapping_add(word).read_volatile() }
 }
 
 /// Replaced by the loader, by this name.

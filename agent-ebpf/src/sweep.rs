@@ -54,7 +54,7 @@ const TOKEN: u32 = u32::MAX;
 /// One entry of the walk; 0: go on.
 unsafe extern "C" fn visit<T: Table>(
     _map: *mut core::ffi::c_void,
-    key: *const FlowKey,
+    _place: *const core::ffi::c_void,
     entry: *mut Entry,
     _context: *mut core::ffi::c_void,
 ) -> i64 {
@@ -66,8 +66,8 @@ unsafe extern "C" fn visit<T: Table>(
     };
     // SAFETY: one sweep runs at a time.
     let report = unsafe { &mut *report };
-    // SAFETY: the kernel passes the entry's key.
-    let key = unsafe { &*key };
+    // SAFETY: the kernel passes an entry; its key stays until it is deleted, which the sweep alone does.
+    let key = unsafe { &(*entry).key };
 
     let Some(flow) = table::peek(entry) else {
         return 0;

@@ -3,12 +3,12 @@
 //! Entries are deleted by the sweep alone, one at a time: it marks an entry [`DEAD`] under its lock, then
 //! deletes it. A preallocated entry is reused at once, so a pointer from a lookup may come to lie over
 //! another flow. Hence the rule: under the lock, an entry counts only if it holds the key that was looked
-//! for and is not dead; else look again.
+//! for and is not dead; else look again. It also keeps apart two flows whose keys have one digest.
 
 use core::{ffi::c_void, marker::PhantomData, mem::offset_of};
 
 use agent_common::{
-    entry::{ALIVE, DEAD, Entry, NEW},
+    entry::{ALIVE, DEAD, Entry, NEW, Place},
     flow::Flow,
     key::FlowKey,
 };
@@ -18,6 +18,8 @@ use aya_ebpf::{
     helpers::generated,
     macros::btf_map,
 };
+
+use crate::config;
 
 /// A flow table, and how its entries are locked.
 pub(crate) trait Table {
@@ -62,7 +64,13 @@ const _: () = {
 
 /// The size is the loader's (`--max-flows`).
 #[btf_map]
-static FLOWS: HashMap<FlowKey, Guarded, 65_536> = HashMap::new();
+static FLOWS: HashMap<Place, Guarded, 65_536> = HashMap::new();
+
+/// Where the flow of a key lies.
+#[inline(always)]
+fn place(key: &FlowKey) -> Place {
+    Place { digest: key.digest(config::secret) }
+}
 
 impl Table for Packets {
     #[inline(always)]
@@ -72,7 +80,7 @@ impl Table for Packets {
 
     #[inline(always)]
     fn find(key: &FlowKey) -> Option<*mut Entry> {
-        FLOWS.get_ptr_mut(key).map(<*mut Guarded>::cast)
+        FLOWS.get_ptr_mut(&place(key)).map(<*mut Guarded>::cast)
     }
 
     #[inline(always)]
@@ -80,13 +88,12 @@ impl Table for Packets {
         let value = (&raw const *entry).cast::<Guarded>();
         // SAFETY: of one layout; the kernel leaves the lock out of the copy.
         let value = unsafe { &*value };
-        let key = &entry.key;
-        let _ = FLOWS.insert(key, value, BPF_NOEXIST.into());
+        let _ = FLOWS.insert(&place(&entry.key), value, BPF_NOEXIST.into());
     }
 
     #[inline(always)]
     fn remove(key: &FlowKey) {
-        let _ = FLOWS.remove(key);
+        let _ = FLOWS.remove(&place(key));
     }
 
     #[inline(always)]
@@ -169,7 +176,9 @@ impl<T: Table> Locked<T> {
             return None;
         }
         let new = entry.state == NEW;
-        entry.state = ALIVE;
+        if new {
+            entry.state = ALIVE;
+        }
         Some((&mut entry.flow, new))
     }
 

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use agent_common::{
-    entry::{Entry, STATES},
+    entry::{Entry, Place, STATES},
     features::fingerprint,
-    key::{FlowKey, LOCAL},
+    key::LOCAL,
     layout::{Layout as _, Shape},
     owner::CLAIMS,
     record::{DirectionBy, Reason, Record},
@@ -18,7 +18,7 @@ const VERSION: &str = "feature-agent-maps/1";
 
 /// What stands behind the name `layout` beside the pinned maps: it changes when their layout does.
 pub fn layout_id() -> String {
-    let parts: Vec<String> = [FlowKey::SHAPE, Entry::SHAPE, Record::SHAPE]
+    let parts: Vec<String> = [Place::SHAPE, Entry::SHAPE, Record::SHAPE]
         .iter()
         .flat_map(fields)
         .map(|field| field.to_string())
@@ -64,9 +64,9 @@ fn layout() -> Value {
         "byte_order": if cfg!(target_endian = "little") { "little" } else { "big" },
         "flows": {
             "type": "hash",
-            "key_size": size_of::<FlowKey>(),
+            "key_size": size_of::<Place>(),
             "value_size": size_of::<Entry>(),
-            "key": documented(&FlowKey::SHAPE),
+            "key": documented(&Place::SHAPE),
             "value": documented(&Entry::SHAPE),
         },
         "records": {
@@ -190,12 +190,12 @@ mod tests {
                 ["offset"]
                 .as_u64()
         };
-        // ARCHITECTURE.md: lock and zero, key, Summary, 24 bytes of state, Window.
+        // ARCHITECTURE.md: lock and zero, key, Summary, 40 bytes of state, Window.
         assert_eq!(offset("key.ifindex"), Some(8 + 32));
         assert_eq!(offset("flow.summary.totals[1].packets"), Some(56 + 112));
-        assert_eq!(offset("flow.window.sums.packets"), Some(56 + 256 + 64));
-        assert_eq!(offset("flow.window.ring"), Some(56 + 256 + 144));
-        assert_eq!(offset("state"), Some(1016));
+        assert_eq!(offset("flow.window.sums.packets"), Some(56 + 272 + 64));
+        assert_eq!(offset("flow.window.ring"), Some(56 + 272 + 144));
+        assert_eq!(offset("state"), Some(1032));
     }
 
     #[test]
@@ -205,6 +205,6 @@ mod tests {
             .iter()
             .map(|(_, shift, width)| bits >> shift & ((1 << width) - 1))
             .collect();
-        assert_eq!(parts, [0x0abc_def1, 0xf_edcb, 0xa5, 1]);
+        assert_eq!(parts, [0x0abc_def1, 0xf_edcb, 0xa5, 1, 27]);
     }
 }

@@ -4,7 +4,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use super::{Fragment, Frame, MAX_EXTENSIONS, Malformed, Reject, link::LinkLayer, source::Source};
 use crate::{
-    barrier::{less, opaque},
+    barrier::{difference, less, opaque},
     key::Address,
     segments::GSO_BY_FRAGS,
 };
@@ -95,7 +95,7 @@ fn v6<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer,
     let fixed = Ipv6Hdr::LEN as u32;
     let payload = (first >> 16) as u32 & 0xffff;
     let (next_header, hop_limit) = ((first >> 8) as u8, first as u8);
-    let there = frame.wire_len.saturating_sub(at + fixed);
+    let there = difference(frame.wire_len, at + fixed);
     // RFC 2675 jumbograms have a length of 0 and a hop-by-hop option; BIG TCP leaves the option out.
     let jumbo = payload == 0 && (next_header == HOP_BY_HOP || there > MAX_PAYLOAD);
     let len = packet_len(frame, at, fixed + payload, jumbo)?;
@@ -168,7 +168,7 @@ fn taken_out<S: Source + ?Sized>(source: &S, at: u32) -> u32 {
 /// or jumbogram's header, whose length field cannot say it.
 #[inline(always)]
 fn packet_len(frame: &Frame, at: u32, claimed: u32, jumbo: bool) -> Result<u32, Malformed> {
-    let there = frame.wire_len.saturating_sub(at);
+    let there = difference(frame.wire_len, at);
     if frame.gso_size > 0 || jumbo {
         Ok(there)
     } else if claimed > there {

@@ -15,7 +15,9 @@ mod stats;
 mod test_run;
 
 use std::{
+    array,
     fs::File,
+    hash::{BuildHasher as _, RandomState},
     os::fd::{AsFd as _, BorrowedFd},
 };
 
@@ -23,6 +25,7 @@ use agent_common::{
     config::Config,
     counters::Counters,
     filter,
+    key::Secrets,
     parse::Link,
     record::Record,
     sweep::{OF_CALLS, SweepReport, SweepRequest},
@@ -127,6 +130,7 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("CONFIG", bytemuck::bytes_of(config), true)
+            .override_global("SECRETS", bytemuck::bytes_of(&secrets()), true)
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("FILTER", bytemuck::bytes_of(filter), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -269,6 +273,12 @@ fn verified(program: &SchedClassifier) -> Option<u32> {
 
 fn not_in_object(name: &str) -> String {
     format!("the embedded kernel program has no `{name}`: this build is broken, make it anew")
+}
+
+/// Random numbers: SipHash by a key that std has from the operating system.
+fn secrets() -> Secrets {
+    let state = RandomState::new();
+    array::from_fn(|word| state.hash_one(word))
 }
 
 fn cannot_make_maps(max_flows: u32, ring_bytes: u32) -> String {
