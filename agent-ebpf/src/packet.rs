@@ -22,18 +22,17 @@ use crate::config;
 const MAX_OFFSET: u32 = 0x7fff;
 
 /// A socket buffer. Every field of the context is read once, before any branch: a compiler that folds two
-/// reads into one by a selected pointer makes a "dereference of modified ctx ptr".
+/// reads into one by a selected pointer makes a "dereference of modified ctx ptr". What only a rehearsal asks is read
+/// there: that branch is gone once the program is loaded for real.
 pub(crate) struct Packet {
     skb: *mut __sk_buff,
     data: *const u8,
     data_end: *const u8,
     len: u32,
-    mark: u32,
     ifindex: u32,
     gso_size: u32,
     vlan_tci: u32,
     vlan_present: u32,
-    tstamp: u64,
     /// A word of a map, whose contents the verifier does not follow.
     lethe: *mut u32,
 }
@@ -50,12 +49,10 @@ impl Packet {
             data: fields.data as usize as *const u8,
             data_end: fields.data_end as usize as *const u8,
             len: fields.len,
-            mark: fields.mark,
             ifindex: fields.ifindex,
             gso_size: fields.gso_size,
             vlan_tci: fields.vlan_tci,
             vlan_present: fields.vlan_present,
-            tstamp: fields.tstamp,
             lethe,
         }
     }
@@ -69,11 +66,18 @@ impl Packet {
     /// What is known beside the bytes.
     #[inline(always)]
     pub(crate) fn frame(&self, link: Link) -> Frame {
-        let rehearsed = config::rehearsal() && self.mark != 0;
+        let mut wire_len = self.len;
+        if config::rehearsal() {
+            // SAFETY: the program's context; volatile, so that it is read here only.
+            let mark = unsafe { (&raw const (*self.skb).mark).read_volatile() };
+            if mark != 0 {
+                wire_len = mark;
+            }
+        }
         Frame {
             link,
             ifindex: self.ifindex,
-            wire_len: if rehearsed { self.mark } else { self.len },
+            wire_len,
             gso_size: self.gso_size,
             vlan_tci: if self.vlan_present != 0 { self.vlan_tci as u16 } else { 0 },
         }
@@ -82,7 +86,13 @@ impl Packet {
     /// The packet's time in µs.
     #[inline(always)]
     pub(crate) fn now_us(&self) -> u64 {
-        if config::rehearsal() { self.tstamp / 1000 } else { now_us() }
+        if config::rehearsal() {
+            // SAFETY: the program's context; volatile, so that it is read here only.
+            let now_ns = unsafe { (&raw const (*self.skb).tstamp).read_volatile() };
+            now_ns / 1000
+        } else {
+            now_us()
+        }
     }
 
     /// Copies a header outside the linear part; false if it is not there.
