@@ -215,13 +215,15 @@ impl FlowKey {
     #[inline(always)]
     pub fn digest(&self, secret: impl Fn(usize) -> u64) -> u64 {
         let words: &[u32; DIGESTED] = bytemuck::cast_ref(self);
-        let mut digest = 0u64;
+        // Sums of their own, which need not wait for each other.
+        let mut sums = [0u64; 4];
         let mut word = 0;
         while word < DIGESTED {
-            digest = digest.wrapping_add(u64::from(words[word]).wrapping_mul(secret(word)));
+            let product = u64::from(words[word]).wrapping_mul(secret(word));
+            sums[word % 4] = sums[word % 4].wrapping_add(product);
             word += 1;
         }
-        digest
+        sums[0].wrapping_add(sums[1]).wrapping_add(sums[2].wrapping_add(sums[3]))
     }
 
     /// IP version.

@@ -96,10 +96,19 @@ pub mod tcp {
     /// The eight flags as eight bytes of 0 or 1, FIN lowest.
     #[inline(always)]
     pub fn lanes(flags: u8) -> u64 {
-        // Each byte keeps its own bit, which a carry-free add of 0x7f turns into bit 7.
-        let bits = (u64::from(flags) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
-        ((bits + 0x7f7f_7f7f_7f7f_7f7f) >> 7) & 0x0101_0101_0101_0101
+        LANES[flags as usize]
     }
+
+    static LANES: [u64; 256] = {
+        let mut t = [0u64; 256];
+        let mut f = 0;
+        while f < 256 {
+            let mut b = 0;
+            while b < 8 { if f >> b & 1 == 1 { t[f] |= 1 << (8*b); } b += 1; }
+            f += 1;
+        }
+        t
+    };
 }
 
 /// The flags of the segments of a super-packet, as `tcp_gso_segment` sets them (net/ipv4/tcp_offload.c):

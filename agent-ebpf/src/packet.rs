@@ -198,7 +198,6 @@ impl Source for Packet {
             return None;
         }
         // From here on both ways are one: LLVM would else take the header to pieces in each.
-        let words = settled(&mut words);
         // LLVM would else read it byte by byte.
         // SAFETY: a reference to words.
         unsafe { assert_unchecked(words.as_ptr().addr() % align_of::<Words>() == 0) };

@@ -92,7 +92,7 @@ fn typed<S: Source + ?Sized>(
     if decap {
         tags.pass_labels(source);
     }
-    tags.end(source)
+    tags.end()
 }
 
 /// The packet inside a tunnel, behind a type field: as [`typed`], but all that is in the way of IP is a reason
@@ -112,7 +112,9 @@ pub(super) fn inside<S: Source + ?Sized>(
         tags.next(source).ok()?;
     }
     tags.pass_labels(source);
-    tags.end(source).ok()
+    let inside = tags.end().ok()?;
+    // VERIFIER: forgotten, as what `locate` finds in front of an IP header.
+    Some(LinkLayer { ip_offset: source.forget(inside.ip_offset), ..inside })
 }
 
 const TRUNCATED: Reject = Reject::Malformed(Malformed::TruncatedLink);
@@ -161,7 +163,7 @@ impl Tags {
 
     /// What the walk has come to.
     #[inline(always)]
-    fn end<S: Source + ?Sized>(&self, source: &S) -> Result<LinkLayer, Reject> {
+    fn end(&self) -> Result<LinkLayer, Reject> {
         let Self { ether_type, ip_offset, vlan, vlan_inner } = *self;
         if is_vlan(ether_type) {
             return Err(Reject::Malformed(Malformed::VlanDepth));
@@ -171,7 +173,7 @@ impl Tags {
             ETHERTYPE_IPV6 => 6,
             _ => return Err(Reject::NotIp),
         };
-        Ok(LinkLayer { ip_offset: source.forget(ip_offset), version, vlan, vlan_inner })
+        Ok(LinkLayer { ip_offset, version, vlan, vlan_inner })
     }
 }
 
