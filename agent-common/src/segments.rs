@@ -100,14 +100,17 @@ pub mod tcp {
     }
 
     static LANES: [u64; 256] = {
-        let mut t = [0u64; 256];
-        let mut f = 0;
-        while f < 256 {
-            let mut b = 0;
-            while b < 8 { if f >> b & 1 == 1 { t[f] |= 1 << (8*b); } b += 1; }
-            f += 1;
+        let mut lanes = [0; 256];
+        let mut flags = 0;
+        while flags < 256 {
+            let mut bit = 0;
+            while bit < 8 {
+                lanes[flags] |= (flags as u64 >> bit & 1) << (8 * bit);
+                bit += 1;
+            }
+            flags += 1;
         }
-        t
+        lanes
     };
 }
 

@@ -1,13 +1,10 @@
 //! The one door to a socket buffer.
 
-use core::{arch::asm, hint::assert_unchecked, mem::MaybeUninit};
+use core::{arch::asm, mem::MaybeUninit};
 
-use agent_common::{
-    barrier::settled,
-    parse::{
-        Frame, Link,
-        source::{Header, Source},
-    },
+use agent_common::parse::{
+    Frame, Link,
+    source::{Header, Source},
 };
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -197,10 +194,6 @@ impl Source for Packet {
         } else if !self.copy_paged::<H>(offset, &mut words) {
             return None;
         }
-        // From here on both ways are one: LLVM would else take the header to pieces in each.
-        // LLVM would else read it byte by byte.
-        // SAFETY: a reference to words.
-        unsafe { assert_unchecked(words.as_ptr().addr() % align_of::<Words>() == 0) };
         // SAFETY: all of its bytes are written, and any are a header.
         Some(unsafe { words.as_ptr().cast::<H>().read() })
     }
