@@ -1,7 +1,6 @@
 //! Records into the ring.
 
 use agent_common::{
-    config::Thresholds as _,
     counters::Counters,
     entry::Entry,
     flow::Flow,
@@ -71,8 +70,8 @@ pub(crate) fn vector<T: Table>(
         return false;
     };
     if let Some(flow) = locked.living(key) {
-        // Before a reason is known, see `Flow::emit`.
-        record.extrema = flow.window.extrema(Loaded.window());
+        // Before a reason is known.
+        flow.prepare(&Loaded, record);
         action = decide(flow);
         if let Some(reason) = action.emit {
             flow.emit(reason, now_us, record);

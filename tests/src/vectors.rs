@@ -92,7 +92,7 @@ fn record(frame: &[u8], random: &mut Random) -> Option<Record> {
         flow.on_packet(&Arrival::new(&headers, from_b, now_us), standing, &Config::DEFAULT);
     }
     record.key = key;
-    record.extrema = flow.window.extrema(Config::DEFAULT.window());
+    flow.prepare(&Config::DEFAULT, &mut record);
     flow.emit(Reason::Stride, now_us, &mut record);
     Some(record)
 }

@@ -321,12 +321,19 @@ impl Flow {
         self.summary.last_us > arrival.now_us
     }
 
-    /// Makes a vector at `now_us` and counts it as emitted. Key and extrema are left to the caller: the
-    /// former needs no lock, the latter costs the verifier a walk per reason unless it comes before one is
-    /// known.
+    /// Writes what a vector says whatever its reason, for [`Flow::emit`] to complete.
+    ///
+    /// VERIFIER: apart, for it is walked once for each reason unless it comes before one is known.
+    #[inline(always)]
+    pub fn prepare<T: Thresholds>(&mut self, thresholds: &T, record: &mut Record) {
+        record.extrema = self.window.extrema(thresholds.window());
+        settled(self).settle_flags();
+    }
+
+    /// Makes a vector at `now_us`, which is prepared, and counts it as emitted. The key is left to the caller, who needs no
+    /// lock for it.
     #[inline(always)]
     pub fn emit(&mut self, reason: Reason, now_us: u64, record: &mut Record) {
-        self.settle_flags();
         copy(&mut record.summary, &self.summary);
         copy(&mut record.sums, &self.window.sums);
         copy(&mut record.owner, &self.owner);
@@ -383,13 +390,10 @@ impl Flow {
     /// Adds the recent flags to the totals.
     #[inline(always)]
     fn settle_flags(&mut self) {
-        for (totals, recent) in self.summary.totals.iter_mut().zip(&mut self.recent_flags) {
-            let lanes = opaque(*recent);
-            for bit in 0..8 {
-                totals.flags[bit] += lanes >> (8 * bit) & 0xff;
-            }
-            *recent = 0;
-        }
+        let [fwd, bwd] = &mut self.summary.totals;
+        fwd.add_flags(self.recent_flags[0], 1);
+        bwd.add_flags(self.recent_flags[1], 1);
+        clear(&mut self.recent_flags);
         self.recent = 0;
     }
 
@@ -545,11 +549,17 @@ impl Totals {
         self.packets += u64::from(segments.count);
         self.bytes += segments.bytes();
         self.payload_bytes += segments.payload_bytes();
-        let lanes = opaque(tcp::lanes(tcp_flags));
+        self.add_flags(tcp::lanes(tcp_flags), segments.count.into());
+    }
+
+    /// Adds flags, in a byte each, of `count` segments.
+    #[inline(always)]
+    fn add_flags(&mut self, lanes: u64, count: u64) {
+        let lanes = opaque(lanes);
         for bit in 0..8 {
-            // One segment keeps these, see `SegmentFlags`.
+            // One segment of a super-packet keeps these, see `SegmentFlags`.
             let single = (tcp::FIN | tcp::PSH | tcp::CWR) & 1 << bit != 0;
-            let weight = if single { 1 } else { u64::from(segments.count) };
+            let weight = if single { 1 } else { count };
             self.flags[bit] += (lanes >> (8 * bit) & 0xff) * weight;
         }
     }

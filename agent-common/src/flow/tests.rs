@@ -26,7 +26,7 @@ fn begun(first: &Arrival, config: &Config) -> (Flow, Outcome) {
 
 fn emit(flow: &mut Flow, reason: Reason, now_us: u64) -> Record {
     let mut record = Record::zeroed();
-    record.extrema = flow.window.extrema(64);
+    flow.prepare(&Config::DEFAULT, &mut record);
     flow.emit(reason, now_us, &mut record);
     record
 }

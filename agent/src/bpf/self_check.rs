@@ -93,7 +93,7 @@ impl Kernel {
             accounted += packets;
             flow.on_packet(&Arrival::new(&headers, from_b, 1), standing, &self.config);
         }
-        expected.extrema = flow.window.extrema(self.config.window());
+        flow.prepare(&self.config, &mut expected);
         flow.emit(Reason::Stop, 1, &mut expected);
 
         let mut counters = self.raw_counters()?;

@@ -325,6 +325,6 @@ fn emit(
 ) {
     let record = records.push_mut(Record::zeroed());
     record.key = entry.key;
-    record.extrema = entry.flow.window.extrema(config.window);
+    entry.flow.prepare(config, record);
     entry.flow.emit(reason, now_us, record);
 }

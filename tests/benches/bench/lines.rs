@@ -106,7 +106,7 @@ fn record(number: u32) -> Result<Record> {
         let standing = if index == 0 { Standing::New } else { Standing::Known };
         flow.on_packet(&Arrival::new(&headers, from_b, now_us), standing, &Config::DEFAULT);
     }
-    record.extrema = flow.window.extrema(Config::DEFAULT.window());
+    flow.prepare(&Config::DEFAULT, &mut record);
     flow.emit(Reason::Stride, now_us, &mut record);
     Ok(record)
 }
