@@ -147,7 +147,7 @@ pub struct FlowKey {
     /// Whose calls make the flow: of the socket that is end `a` ([`LOCAL_A`]), or end `b` ([`LOCAL_B`]); 0 where packets do.
     /// Two sockets of one host that talk to each other so have a flow each.
     pub local: u8,
-    /// Zero: the kernel hashes every byte.
+    /// Zero: every byte is hashed.
     pub padding: u8,
 }
 }
