@@ -136,13 +136,19 @@ impl Account {
     }
 }
 
+/// Whether [`reduce`] will take anything away: then what takes permissions must be done before.
+pub fn reduces(account: Option<&Account>) -> bool {
+    account.is_some() || !geteuid().is_root()
+}
+
 /// Everything is open and attached: goes on as `account`, if there is one, and keeps no capability but what
 /// `needed_on` says. Root that is to stay root stays what it is.
 pub fn reduce(account: Option<&Account>, by_filters: bool) -> Result<()> {
-    match account {
-        Some(account) => account.become_it()?,
-        None if geteuid().is_root() => return Ok(()),
-        None => {}
+    if !reduces(account) {
+        return Ok(());
+    }
+    if let Some(account) = account {
+        account.become_it()?;
     }
     let kept = needed_on(&kernel(), by_filters);
     keep(kept).context("cannot give up the capabilities that are no longer needed")?;

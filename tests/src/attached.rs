@@ -1,13 +1,13 @@
 //! What is attached to an interface, as the kernel tells.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use aya::{
     programs::{SchedClassifier, tc::TcAttachType},
     util::KernelVersion,
 };
 
-use crate::netns::Netns;
+use crate::{netns::Netns, sys::is_emulated};
 
 /// The first kernel with TCX.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
@@ -27,6 +27,13 @@ pub fn has_tcx_or_say(test: &str) -> bool {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
         eprintln!("{test}: not run, Linux {} is older than TCX (6.6)", release.trim());
     }
+    there
+}
+
+/// Whether the kernel has kprobes, as a distribution's has. A guest's is one: without, this panics.
+pub fn has_kprobes() -> bool {
+    let there = Path::new("/sys/bus/event_source/devices/kprobe/type").exists();
+    assert!(there || !is_emulated(), "a guest's kernel without kprobes");
     there
 }
 

@@ -42,6 +42,11 @@ pub fn is_emulated() -> bool {
     std::env::var_os("FEATURE_AGENT_KERNEL").is_some()
 }
 
+/// True in a guest whose clock counts instructions, each a nanosecond.
+pub fn counts_instructions() -> bool {
+    std::env::var_os("FEATURE_AGENT_CLOCK").is_some_and(|clock| clock == "instructions")
+}
+
 /// Binds the calling thread, and what it starts from now on, to one processor.
 pub fn pin_to_cpu(cpu: usize) {
     let mut set = CpuSet::new();

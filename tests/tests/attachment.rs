@@ -299,6 +299,36 @@ fn an_interface_that_goes_and_comes_back_is_watched_again() {
 }
 
 #[test]
+fn an_interface_that_comes_back_as_another_kind_is_watched() {
+    if !is_root_or_say("an_interface_that_comes_back_as_another_kind_is_watched") {
+        return;
+    }
+    let pair = Pair::bare(CABLE_MTU);
+    let agent = Agent::start(&pair.near, &IFACE);
+    pair.near.ip(&format!("link del {NEAR_IF}\n"));
+    // Its packets begin with an IP header, for which this agent had no use before. Nobody has it open: what it is given
+    // to send is dropped, but seen.
+    pair.near.ip(&format!(
+        "tuntap add dev {NEAR_IF} mode tun\naddr add 10.7.0.1/24 dev {NEAR_IF}\nlink set {NEAR_IF} up\n"
+    ));
+    let again = wait_until(Duration::from_secs(5), || programs(&pair.near, NEAR_IF) == 2);
+    assert!(again, "not attached to the new interface; it said:\n{}", agent.stderr());
+    pair.near.run(|| {
+        let socket = UdpSocket::bind("10.7.0.1:0").expect("bind");
+        for _ in 0..7 {
+            socket.send_to(b"hello", "10.7.0.2:9").expect("send");
+        }
+    });
+    let outcome = agent.stop();
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    let lines = outcome.lines();
+    assert_conserved(&outcome.reconciliation(), &lines);
+    let [line] = &lines[..] else { panic!("one flow: {lines:?}") };
+    assert_eq!((line.text("dst"), line.packets()), ("10.7.0.2", 7));
+    assert_eq!(line.int("fwd_bytes"), 7 * (20 + 8 + 5));
+}
+
+#[test]
 fn an_unknown_interface_is_named_with_those_there_are() {
     if !is_root_or_say("an_unknown_interface_is_named_with_those_there_are") {
         return;

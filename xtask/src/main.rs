@@ -40,7 +40,8 @@ cargo xtask COMMAND
                          to the test programs (and no other kernels are tested), for instance:
                          -- --test-threads 1 tcp_bulk
   bench [--quick] [--json FILE] [FILTER]
-                         what a packet, a flow, a vector and the daemon cost, in 2 minutes, as root;
+                         what a packet, a flow, a vector and the daemon cost, in 2 minutes, as root, and
+                         a call on a socket, where need be in a virtual machine, in 2 more;
                          FILTER: only rows or sections with this in their name; --quick: each once;
                          --json: every sample goes to FILE instead of target/bench.json
   endurance [VECTORS [SINK]]

@@ -7,11 +7,14 @@ mod apt;
 mod cpio;
 mod guest;
 mod kernel;
+mod measure;
+mod programs;
 mod qemu;
 mod suite;
 
 use std::{
     fs,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -19,10 +22,11 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+pub(crate) use self::measure::measure;
 use self::{
     apt::{Apt, Mirrors},
     kernel::{Kernel, Wanted},
-    qemu::Qemu,
+    qemu::{Clock, Ended, Qemu},
     suite::{Suite, Tally},
 };
 use crate::{project, shell};
@@ -57,7 +61,7 @@ pub(crate) fn vm(args: &[String]) -> Result<()> {
         wanted.extend(DEFAULT.map(str::to_owned));
     }
     let lab = Lab::prepare(&wanted)?;
-    lab.run(filter, &|kernel, line| println!("[{kernel}] {line}"))
+    lab.run(&Suite::build()?, filter, &|kernel, line| println!("[{kernel}] {line}"))
 }
 
 /// The tests on the default kernels, beside all others. What they print is kept, and shown if they fail.
@@ -76,7 +80,8 @@ impl Background {
         let lines = Arc::default();
         let kept: Arc<Mutex<Vec<String>>> = Arc::clone(&lines);
         let thread = thread::spawn(move || {
-            Lab::prepare(&DEFAULT.map(str::to_owned))?.run(&[], &|kernel, line| {
+            let lab = Lab::prepare(&DEFAULT.map(str::to_owned))?;
+            lab.run(&Suite::build()?, &[], &|kernel, line| {
                 let line = format!("[{kernel}] {line}");
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             })
@@ -101,7 +106,6 @@ impl Background {
 struct Lab {
     qemu: Qemu,
     kernels: Vec<Kernel>,
-    suite: Suite,
 }
 
 impl Lab {
@@ -114,19 +118,23 @@ impl Lab {
         let apt = Apt::new(&folder.join("kernels"), &mirrors.kernels())?;
         let kernels = wanted.iter().map(|wanted| Kernel::get(&apt, wanted, &folder.join("linux")));
         let kernels = kernels.collect::<Result<_>>()?;
-        let suite = Suite::build()?;
-        Ok(Self { qemu, kernels, suite })
+        Ok(Self { qemu, kernels })
     }
 
     /// Runs the tests on every kernel; an error says on which they fail.
-    fn run(&self, filter: &[String], say: &(dyn Fn(&str, &str) + Sync)) -> Result<()> {
+    fn run(
+        &self,
+        suite: &Suite,
+        filter: &[String],
+        say: &(dyn Fn(&str, &str) + Sync),
+    ) -> Result<()> {
         let at_once = thread::available_parallelism().map_or(1, usize::from);
         let mut failed = Vec::new();
         for group in self.kernels.chunks(at_once) {
             let results: Vec<Result<()>> = thread::scope(|scope| {
                 let threads: Vec<_> = group
                     .iter()
-                    .map(|kernel| scope.spawn(|| self.boot(kernel, filter, say)))
+                    .map(|kernel| scope.spawn(|| self.test(kernel, suite, filter, say)))
                     .collect();
                 let ended = threads.into_iter().map(|thread| {
                     thread.join().unwrap_or_else(|_| Err(anyhow!("its thread panicked")))
@@ -146,25 +154,46 @@ impl Lab {
         Ok(())
     }
 
-    fn boot(&self, kernel: &Kernel, filter: &[String], say: &dyn Fn(&str, &str)) -> Result<()> {
+    fn test(
+        &self,
+        kernel: &Kernel,
+        suite: &Suite,
+        filter: &[String],
+        say: &dyn Fn(&str, &str),
+    ) -> Result<()> {
         let version = kernel.version.as_str();
-        let folder = project::target()?.join("guests/run").join(version);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let initramfs = folder.join("initramfs");
-        let archive = guest::initramfs(&self.qemu, kernel, &self.suite, filter)?;
-        fs::write(&initramfs, archive)
-            .with_context(|| format!("cannot write {}", initramfs.display()))?;
         let mut tally = Tally::new(version);
-        let ended = self.qemu.run(&kernel.image, &initramfs, &folder, PATIENCE, |line| {
-            tally.line(line);
-            say(version, line);
+        let script = Suite::script(version, filter);
+        let ended = self.boot(kernel, Clock::Real, &suite.files(), &script, |at, line| {
+            tally.line(at, line);
+            say(version, &format!("{:>3} s {line}", at.as_secs()));
         })?;
         let passed = tally.check(ended.code, !filter.is_empty())?;
         shell::say(&format!(
-            "Linux {version}: {passed} tests passed in {} s, {} skipped",
+            "Linux {version}: {passed} tests passed in {} s, {} skipped; seconds: {}",
             ended.took.as_secs(),
-            tally.skipped.len()
+            tally.skipped.len(),
+            tally.times(ended.took)
         ));
         Ok(())
+    }
+
+    /// Runs a script on a kernel, with files of this machine by their paths there; hands over each line that it prints, and
+    /// when.
+    fn boot(
+        &self,
+        kernel: &Kernel,
+        clock: Clock,
+        files: &[(String, &Path)],
+        script: &str,
+        each: impl FnMut(Duration, &str),
+    ) -> Result<Ended> {
+        let folder = project::target()?.join("guests/run").join(&kernel.version);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let initramfs = folder.join("initramfs");
+        let archive = guest::initramfs(&self.qemu, kernel, files, script)?;
+        fs::write(&initramfs, archive)
+            .with_context(|| format!("cannot write {}", initramfs.display()))?;
+        self.qemu.run(clock, &kernel.image, &initramfs, &folder, PATIENCE, each)
     }
 }

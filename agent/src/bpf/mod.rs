@@ -120,7 +120,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the programs and makes their maps. Nothing is attached yet.
+    /// Makes the maps, and loads what walks them. Every other program is loaded at its first use, unless [`Self::prepare`]
+    /// has: the verifier takes its time for each. Nothing is attached yet.
     pub fn load(options: &LoadOptions) -> Result<Self> {
         let LoadOptions { config, filter, hook, max_flows, ring_bytes, kernel_log } = options;
         // aya-log's levels: 0 is off, and the verifier then removes what would log.
@@ -140,19 +141,10 @@ impl Kernel {
             .map_max_entries("RECORDS", *ring_bytes)
             .load(OBJECT)
             .with_context(|| cannot_make_maps(*max_flows, *ring_bytes))?;
-        for program in [
-            Program::Packet(Link::Ethernet),
-            Program::Packet(Link::Ip),
-            Program::Sweep,
-            Program::Empty,
-            Program::SweepCalls,
-        ] {
-            if program == Program::SweepCalls && !hook.sees_calls() {
-                continue;
-            }
-            let loaded = classifier(&mut ebpf, program)?;
-            loaded.load().map_err(|error| cannot_load(program.name(), error))?;
-            debug!(program = program.name(), instructions = ?verified(loaded), "loaded");
+        let sweeps =
+            [(Program::Sweep, hook.sees_packets()), (Program::SweepCalls, hook.sees_calls())];
+        for (program, _) in sweeps.iter().filter(|(_, is_used)| *is_used) {
+            classifier(&mut ebpf, *program)?;
         }
         let logger = if *kernel_log {
             Some(EbpfLogger::init(&mut ebpf).context("cannot open the kernel's log ring")?)
@@ -177,6 +169,14 @@ impl Kernel {
             attached: Vec::new(),
             misses: Vec::new(),
         })
+    }
+
+    /// Loads the programs for packets that begin with these, which so far may not have been used.
+    pub fn prepare(&mut self, links: &[Link]) -> Result<()> {
+        for link in links {
+            classifier(&mut self.ebpf, Program::Packet(*link))?;
+        }
+        Ok(())
     }
 
     /// Walks the flow table once. At most one sweep runs at a time.
@@ -250,8 +250,15 @@ impl Kernel {
     }
 }
 
+/// A program of the object, loaded.
 fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
-    named(ebpf, program.name())
+    let name = program.name();
+    let found: &mut SchedClassifier = named(ebpf, name)?;
+    if found.fd().is_err() {
+        found.load().map_err(|error| cannot_load(name, error))?;
+        debug!(program = name, instructions = ?verified(found), "loaded");
+    }
+    Ok(found)
 }
 
 /// A program of the object, by its name and kind.

@@ -28,11 +28,12 @@ const FLAGS: [(u8, bool, u16, u32); 5] = [
 ];
 
 impl Kernel {
-    /// Runs known packets through every program, before the first real one, and compares what the kernel
-    /// makes of them with what this process makes of them.
-    pub fn self_check(&mut self) -> Result<()> {
-        for link in [Link::Ethernet, Link::Ip] {
-            self.check_program(link).context(
+    /// Runs known packets through the programs for what begins with these, before the first real one, and compares what
+    /// the kernel makes of them with what this process makes of them.
+    pub fn self_check(&mut self, links: &[Link]) -> Result<()> {
+        self.prepare(links)?;
+        for link in links {
+            self.check_program(*link).context(
                 "the self-check failed: the kernel program does not count as it should on this kernel. \
                  Please report it",
             )?;

@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_common::parse::Link;
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     task::yield_now,
@@ -37,6 +38,7 @@ use self::{
 use crate::bpf;
 use crate::{
     config::{Given, Setting},
+    interface::Interface,
     layout::layout_id,
     manager::Manager,
     privilege::{self, Account},
@@ -81,7 +83,7 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
             ring_bytes: settings.ring_bytes,
             kernel_log: settings.kernel_log,
         })?;
-        kernel.self_check()?;
+        kernel.self_check(&links(&settings, &interfaces, account.as_ref()))?;
         // A call is its own process's.
         if settings.config.process != 0 && settings.hook.sees_packets() {
             kernel.watch_processes()?;
@@ -120,6 +122,19 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
         daemon.manager.ready(&format!("watching {}", daemon.wanted()));
         Box::pin(daemon.run()).await
     })
+}
+
+/// What packets begin with at these interfaces, and at others that there may be later, where no program could be loaded then.
+fn links(settings: &Settings, interfaces: &[Interface], account: Option<&Account>) -> Vec<Link> {
+    let both = [Link::Ethernet, Link::Ip];
+    if !settings.hook.sees_packets() {
+        Vec::new()
+    } else if privilege::reduces(account) {
+        both.to_vec()
+    } else {
+        let is_there = |link: &Link| interfaces.iter().any(|interface| interface.link == *link);
+        both.into_iter().filter(is_there).collect()
+    }
 }
 
 /// Why the daemon stops.

@@ -84,7 +84,7 @@ fn in_thread(settings: &Settings) -> Trial {
         ring_bytes: settings.ring_bytes,
         kernel_log: false,
     })
-    .and_then(|mut kernel| kernel.self_check().map(|()| kernel));
+    .and_then(|mut kernel| kernel.self_check(&[Link::Ethernet, Link::Ip]).map(|()| kernel));
     let mut kernel = match loaded {
         Ok(kernel) => kernel,
         Err(error) => {

@@ -13,6 +13,7 @@ mod proc;
 mod process;
 mod program;
 mod replay;
+mod socket;
 mod sweep;
 mod table;
 
@@ -97,7 +98,7 @@ struct Part {
     measure: Measure,
 }
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part { title: kernel::TITLE, method: kernel::METHOD, needs_root: true, measure: kernel::rows },
     Part { title: flows::TITLE, method: flows::METHOD, needs_root: true, measure: flows::rows },
     Part { title: sweep::TITLE, method: sweep::METHOD, needs_root: true, measure: sweep::rows },
@@ -110,6 +111,7 @@ const PARTS: [Part; 8] = [
         needs_root: true,
         measure: process::rows,
     },
+    Part { title: socket::TITLE, method: socket::METHOD, needs_root: true, measure: socket::rows },
     Part {
         title: program::TITLE,
         method: program::METHOD,

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use super::{cpio::Archive, kernel::Kernel, qemu::Qemu, suite::Suite};
+use super::{cpio::Archive, kernel::Kernel, qemu::Qemu};
 use crate::{root, shell};
 
 /// The first process.
@@ -15,12 +15,12 @@ const PROGRAMS: [&str; 2] = ["ip", "tc"];
 const COMMANDS: [&str; 9] =
     ["sh", "mkdir", "mount", "stty", "insmod", "setsid", "poweroff", "sleep", "cat"];
 
-/// The initial RAM file system.
+/// The initial RAM file system, with files of the host by their paths in it, and the script that it is for.
 pub(super) fn initramfs(
     qemu: &Qemu,
     kernel: &Kernel,
-    suite: &Suite,
-    filter: &[String],
+    files: &[(String, &Path)],
+    script: &str,
 ) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     archive.file("init", 0o755, INIT.as_bytes());
@@ -36,10 +36,10 @@ pub(super) fn initramfs(
     for (index, (name, bytes)) in kernel.modules()?.iter().enumerate() {
         archive.file(&format!("modules/{index:02}-{name}.ko"), 0o644, bytes);
     }
-    for (path, file) in suite.files() {
-        archive.copy(&path, file)?;
+    for (path, file) in files {
+        archive.copy(path, file)?;
     }
-    archive.file("run-tests", 0o755, Suite::script(&kernel.version, filter).as_bytes());
+    archive.file("run-script", 0o755, script.as_bytes());
     archive.file(
         "etc/passwd",
         0o644,

@@ -3,13 +3,12 @@
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
-    process::Stdio,
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use super::apt::numbers;
-use crate::{package, project, shell};
+use super::{apt::numbers, programs::Made};
 
 /// Of a test program of `tests/tests/`, the tests with one of these in their names.
 ///
@@ -43,7 +42,14 @@ const SELECTION: [(&str, &[&str]); 11] = [
         ],
     ),
     ("limits", &["a_table_too_small"]),
-    ("socket", &["calls_are_counted_by_fentry", "calls_are_counted_by_kprobe"]),
+    (
+        "socket",
+        &[
+            "calls_are_counted_by_fentry",
+            "calls_are_counted_by_kprobe",
+            "both_hooks_tell_of_the_same_flows",
+        ],
+    ),
     (
         "process",
         &[
@@ -82,8 +88,8 @@ pub(super) struct Suite {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tally {
     selection: Selection,
-    /// Tests that passed, by program, in order.
-    passed: Vec<u32>,
+    /// When each program began, counted from power on, and how many of its tests passed; in order.
+    programs: Vec<(Duration, u32)>,
     failed: u32,
     /// Lines in which tests say why they are not run.
     pub(super) skipped: Vec<String>,
@@ -92,32 +98,11 @@ pub(super) struct Tally {
 impl Suite {
     /// Builds them.
     pub(super) fn build() -> Result<Self> {
-        package::target()?;
-        let mut cargo = project::cargo()?;
-        cargo.args([
-            "build",
-            "--profile",
-            "vm",
-            "--target",
-            package::TARGET,
-            "--message-format",
-            "json",
-        ]);
-        cargo.args(["--package", "feature-agent", "--bin", "feature-agent"]);
-        cargo.args(["--package", "feature-agent-tests"]);
-        for (name, _) in SELECTION {
-            cargo.args(["--test", name]);
-        }
-        let made = executables(&shell::read(cargo.stderr(Stdio::inherit()))?);
-        let find = |name: &str| {
-            let mut found = made.iter().filter(|(made, _)| made == name);
-            found
-                .next()
-                .map(|(_, path)| path.clone())
-                .with_context(|| format!("cargo made no {name}"))
-        };
-        let tests = SELECTION.iter().map(|&(name, _)| Ok((name, find(name)?)));
-        Ok(Self { agent: find("feature-agent")?, tests: tests.collect::<Result<_>>()? })
+        let names = SELECTION.map(|(name, _)| name);
+        let targets: Vec<&str> = names.iter().flat_map(|name| ["--test", name]).collect();
+        let made = Made::build(&targets)?;
+        let tests = names.iter().map(|&name| Ok((name, made.find(name)?)));
+        Ok(Self { agent: made.find("feature-agent")?, tests: tests.collect::<Result<_>>()? })
     }
 
     /// What goes into a guest, by its path there.
@@ -131,6 +116,7 @@ impl Suite {
         let mut script = format!(
             "#!/bin/sh\n\
              export FEATURE_AGENT_BIN=/bin/feature-agent FEATURE_AGENT_KERNEL={kernel} RUST_BACKTRACE=1\n\
+             export RUSTC_BOOTSTRAP=1\n\
              cd /tests\nfailed=0\n"
         );
         for (name, selected) in selection(kernel) {
@@ -142,7 +128,7 @@ impl Suite {
             // A String takes every write.
             let _ = writeln!(
                 script,
-                "echo '{PROGRAM}{name}'; ./{name} --nocapture --test-threads 2 {} || failed=1",
+                "echo '{PROGRAM}{name}'; ./{name} --nocapture --test-threads 2 {TIMES} {} || failed=1",
                 words.join(" ")
             );
         }
@@ -151,24 +137,26 @@ impl Suite {
     }
 }
 
+/// Has the harness tell how long each test takes: a flag of an unstable one, hence `RUSTC_BOOTSTRAP`.
+const TIMES: &str = "-Z unstable-options --report-time";
 /// How the script announces a program.
 const PROGRAM: &str = "program: ";
 
 impl Tally {
     /// Of no test yet, on a kernel of this version.
     pub(super) fn new(kernel: &str) -> Self {
-        Self { selection: selection(kernel), passed: Vec::new(), failed: 0, skipped: Vec::new() }
+        Self { selection: selection(kernel), programs: Vec::new(), failed: 0, skipped: Vec::new() }
     }
 
-    /// Takes in a line of a guest's.
-    pub(super) fn line(&mut self, line: &str) {
+    /// Takes in a line of a guest's, and when it came.
+    pub(super) fn line(&mut self, at: Duration, line: &str) {
         if line.starts_with(PROGRAM) {
-            self.passed.push(0);
+            self.programs.push((at, 0));
         } else if line.contains(": not run, ") {
             self.skipped.push(line.to_owned());
         } else if let Some((passed, failed)) = result(line) {
-            if let Some(last) = self.passed.last_mut() {
-                *last += passed;
+            if let Some((_, sum)) = self.programs.last_mut() {
+                *sum += passed;
             }
             self.failed += failed;
         }
@@ -176,14 +164,15 @@ impl Tally {
 
     /// How many passed; an error unless all that was selected ran and passed.
     pub(super) fn check(&self, code: i32, filtered: bool) -> Result<u32> {
-        let passed = self.passed.iter().sum();
+        let passed = self.programs.iter().map(|(_, passed)| passed).sum();
         if code != 0 || self.failed > 0 {
             bail!("{} tests failed (exit code {code})", self.failed);
         }
-        if self.passed.len() != self.selection.len() {
-            bail!("only {} of {} test programs ran", self.passed.len(), self.selection.len());
+        let (ran, wanted) = (self.programs.len(), self.selection.len());
+        if ran != wanted {
+            bail!("only {ran} of {wanted} test programs ran");
         }
-        for ((name, selected), &ran) in self.selection.iter().zip(&self.passed) {
+        for ((name, selected), &(_, ran)) in self.selection.iter().zip(&self.programs) {
             // A test that was renamed would be left out in silence.
             if !filtered && (ran as usize) < selected.len().max(1) {
                 bail!(
@@ -196,6 +185,17 @@ impl Tally {
         }
         Ok(passed)
     }
+
+    /// How many seconds each program took of a guest that was there for so long; first the boot.
+    pub(super) fn times(&self, took: Duration) -> String {
+        let names = ["boot"].into_iter().chain(self.selection.iter().map(|(name, _)| *name));
+        let begins = [Duration::ZERO].into_iter().chain(self.programs.iter().map(|(at, _)| *at));
+        let ends = self.programs.iter().map(|(at, _)| *at).chain([took]);
+        let times = names.zip(begins.zip(ends));
+        let times = times
+            .map(|(name, (begin, end))| format!("{name} {}", end.saturating_sub(begin).as_secs()));
+        times.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Passed and failed of `test result: ok. 5 passed; 0 failed; …`.
@@ -205,42 +205,15 @@ fn result(line: &str) -> Option<(u32, u32)> {
     Some((counts.next()??, counts.next()??))
 }
 
-/// Name and path of each program among cargo's messages.
-fn executables(messages: &str) -> Vec<(String, PathBuf)> {
-    let value = |line: &str, key: &str| -> Option<String> {
-        let (_, rest) = line.split_once(&format!("\"{key}\":\""))?;
-        Some(rest.split('"').next()?.to_owned())
-    };
-    let lines = messages.lines().filter(|line| line.contains("\"reason\":\"compiler-artifact\""));
-    lines
-        .filter_map(|line| {
-            let path = PathBuf::from(value(line, "executable")?);
-            let (_, target) = line.split_once("\"target\":")?;
-            Some((value(target, "name")?, path))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn programs_are_found_among_the_messages() {
-        let messages = r#"{"reason":"compiler-artifact","package_id":"x","target":{"kind":["lib"],"name":"libc"},"executable":null}
-{"reason":"compiler-artifact","package_id":"y","target":{"kind":["test"],"name":"doctor"},"executable":"/t/deps/doctor-1"}
-{"reason":"build-finished","success":true}"#;
-        assert_eq!(
-            executables(messages),
-            [("doctor".to_owned(), PathBuf::from("/t/deps/doctor-1"))]
-        );
-    }
-
     fn tally(results: impl Fn(&str, usize) -> String) -> Tally {
         let mut tally = Tally::new("6.1.192");
         for (name, selected) in SELECTION {
-            tally.line(&format!("{PROGRAM}{name}"));
-            tally.line(&results(name, selected.len().max(1)));
+            tally.line(Duration::ZERO, &format!("{PROGRAM}{name}"));
+            tally.line(Duration::ZERO, &results(name, selected.len().max(1)));
         }
         tally
     }
@@ -269,9 +242,16 @@ mod tests {
     }
 
     #[test]
+    fn it_is_told_how_long_each_program_took() {
+        let mut tally = Tally::new("5.10.262");
+        tally.line(Duration::from_secs(7), &format!("{PROGRAM}doctor"));
+        assert_eq!(tally.times(Duration::from_secs(30)), "boot 7, doctor 23");
+    }
+
+    #[test]
     fn what_is_not_run_is_kept() {
         let mut tally = Tally::new("6.1.192");
-        tally.line("by_tcx: not run, this kernel (6.1) is older than TCX (6.6)");
+        tally.line(Duration::ZERO, "by_tcx: not run, this kernel (6.1) is older than TCX (6.6)");
         assert_eq!(tally.skipped.len(), 1);
     }
 }
