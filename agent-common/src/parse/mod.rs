@@ -11,6 +11,7 @@ mod tunnel;
 
 use self::source::Source;
 use crate::{
+    barrier::IS_BPF,
     key::{Address, Endpoint, FlowKey, LOCAL_NONE, icmp_ports, is_swapped, proto},
     segments::Segments,
 };
@@ -307,7 +308,15 @@ impl Headers {
     #[inline(always)]
     pub fn key(&self) -> (FlowKey, bool) {
         let swapped = is_swapped(self.proto, &self.src, &self.dst);
-        let (a, b) = if swapped { (&self.dst, &self.src) } else { (&self.src, &self.dst) };
+        let ends;
+        let (a, b) = if !IS_BPF {
+            ends = Endpoint::ordered(&self.src, &self.dst, swapped);
+            (&ends.0, &ends.1)
+        } else if swapped {
+            (&self.dst, &self.src)
+        } else {
+            (&self.src, &self.dst)
+        };
         let key = FlowKey {
             a: a.address,
             b: b.address,

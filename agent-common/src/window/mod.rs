@@ -11,7 +11,7 @@ use self::{
     slot::Slot,
 };
 use crate::{
-    barrier::{clear, larger, less, settled, smaller},
+    barrier::{IS_BPF, clear, larger, less, settled, smaller},
     layout::{Layout, Shape, laid_out},
     segments::{Segments, tcp},
 };
@@ -148,6 +148,10 @@ impl Window {
         flags: u8,
         direction: usize,
     ) {
+        if !IS_BPF && segments.count == 1 {
+            self.push_one(capacity, Slot::new(iat, segments.last_len, flags, direction));
+            return;
+        }
         let [mut first, middle, last] = segments.slots(iat, flags, direction);
         let mut count = segments.count;
         if count == 1 {
@@ -219,6 +223,9 @@ impl Window {
     pub fn extrema(&self, capacity: u32) -> Extrema {
         let len = self.sums.len();
         let oldest = self.oldest(capacity);
+        if !IS_BPF {
+            return self.extrema_at_once(oldest as usize);
+        }
         let mut extrema = Extrema { len_min: u32::MAX, len_max: 0, iat_min: u32::MAX, iat_max: 0 };
         for index in 0..CAPACITY as u32 {
             if index >= len {
@@ -233,6 +240,28 @@ impl Window {
             extrema.iat_max = larger(extrema.iat_max, slot.iat() & !outside);
         }
         extrema
+    }
+
+    /// As [`Window::extrema`], by loops that a host's compiler does several turns of at once.
+    fn extrema_at_once(&self, oldest: usize) -> Extrema {
+        fn range(numbers: impl Iterator<Item = u32>) -> (i32, i32) {
+            numbers.fold((i32::MAX, 0), |(least, most), number| {
+                (least.min(number as i32), most.max(number as i32))
+            })
+        }
+        let slots = self.ring.get(..self.sums.len() as usize).unwrap_or(&self.ring);
+        let (len_min, len_max) = range(slots.iter().map(|&bits| Slot::from_bits(bits).length()));
+        // The gap before the oldest packet lies outside.
+        let (before, behind) = slots.split_at(oldest.min(slots.len()));
+        let [before, behind] = [before, behind.get(1..).unwrap_or_default()]
+            .map(|slots| range(slots.iter().map(|&bits| Slot::from_bits(bits).iat())));
+        let least = |least: i32| if least == i32::MAX { u32::MAX } else { least as u32 };
+        Extrema {
+            len_min: least(len_min),
+            len_max: len_max as u32,
+            iat_min: least(before.0.min(behind.0)),
+            iat_max: before.1.max(behind.1) as u32,
+        }
     }
 
     /// The packets in order of arrival, oldest first.
