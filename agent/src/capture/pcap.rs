@@ -155,10 +155,8 @@ impl Pcap {
     fn words(&self, data: &[u8]) -> Option<[u32; 4]> {
         let header = data.get(..self.header_len())?.first_chunk::<RECORD_HEADER>()?;
         let words: [u32; 4] = bytemuck::pod_read_unaligned(header);
-        Some(words.map(match self.layout {
-            Layout::Big => u32::from_be,
-            Layout::Little | Layout::Modified => u32::from_le,
-        }))
+        let is_big = self.layout == Layout::Big;
+        Some(words.map(|word| if is_big { u32::from_be(word) } else { u32::from_le(word) }))
     }
 
     #[inline]
