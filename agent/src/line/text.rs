@@ -184,7 +184,7 @@ fn eight_digits(n: u32) -> u64 {
     let n = u64::from(n);
     // Two numbers of four digits, then four of two, then eight of one. Each time one product has all the quotients:
     // 10486 / 2²⁰ and 103 / 2¹⁰ are just above 1 / 100 and 1 / 10.
-    let fours = n / 10_000 | (n % 10_000) << 32;
+    let fours = (n / 10_000) | ((n % 10_000) << 32);
     let hundreds = (fours * 10_486) >> 20 & 0x0000_007f_0000_007f;
     let twos = hundreds | (fours - hundreds * 100) << 16;
     let tens = (twos * 103) >> 10 & 0x000f_000f_000f_000f;

@@ -189,7 +189,8 @@ impl Engine {
         for first in sightings.iter().take(FAR_AHEAD).flatten() {
             self.table.prefetch(first.at);
         }
-        for (index, (packet, sighting)) in packets.clone().zip(sightings).enumerate() {
+        let again = packets.clone();
+        for (index, (packet, sighting)) in packets.zip(sightings).enumerate() {
             if let Some(Some(ahead)) = sightings.get(index + FAR_AHEAD) {
                 self.table.prefetch(ahead.at);
             }
@@ -200,7 +201,7 @@ impl Engine {
                 self.poll(now_us);
             }
             if let Some(sighting) = sighting {
-                self.take(sighting, || packets.clone().nth(index));
+                self.take(sighting, || again.clone().nth(index));
             }
         }
     }
