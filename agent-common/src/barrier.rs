@@ -7,7 +7,7 @@ use core::arch::asm;
 use bytemuck::Pod;
 
 /// Whether this is compiled for the kernel.
-const IS_BPF: bool = cfg!(target_arch = "bpf");
+pub(crate) const IS_BPF: bool = cfg!(target_arch = "bpf");
 
 /// The same reference, of whose memory the compiler now knows nothing.
 ///

@@ -1,6 +1,9 @@
 //! Whose packet it is: the flow key, the same for both directions.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::{
+    hint::select_unpredictable,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -117,6 +120,21 @@ pub struct Endpoint {
     pub address: Address,
     /// Port in host order; for ICMP what Community ID puts there; 0 where there is none.
     pub port: u16,
+}
+
+impl Endpoint {
+    /// Two ends in this order, or swapped: without a branch, for which way a packet goes no processor guesses.
+    #[inline(always)]
+    pub(crate) fn ordered(one: &Self, other: &Self, is_swapped: bool) -> (Self, Self) {
+        let either = |one: &Self, other: &Self| {
+            let ([high, low], [other_high, other_low]) = (one.address.words, other.address.words);
+            let high = select_unpredictable(is_swapped, other_high, high);
+            let low = select_unpredictable(is_swapped, other_low, low);
+            let port = select_unpredictable(is_swapped, other.port, one.port);
+            Self { address: Address { words: [high, low] }, port }
+        };
+        (either(one, other), either(other, one))
+    }
 }
 
 laid_out! {

@@ -2,7 +2,12 @@
 
 mod text;
 
-use std::{fmt::Write as _, net::IpAddr, sync::Arc};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv6Addr},
+    ops::Range,
+    sync::Arc,
+};
 
 use agent_common::{
     features::{Field, Group, LOST, SchemaId, Value, Vector, fields, schema_id},
@@ -10,7 +15,7 @@ use agent_common::{
 };
 use clap::ValueEnum;
 
-use self::text::{LONGEST_NUMBER, Piece, Room, SLACK};
+use self::text::{LONGEST_NUMBER, Piece, Room, SLACK, piece_and_integer};
 use crate::process::Process;
 
 /// Shape of a line of JSON.
@@ -59,6 +64,15 @@ pub struct LineWriter {
     end: &'static [u8],
     /// Bytes to have ready for a line, but for the names of interface and process.
     room: usize,
+}
+
+/// A line that was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Where the one digit stands that is the value of [`LOST`], a 0: each consumer may have another number there.
+    pub lost: usize,
+    /// Where the line ends.
+    pub end: usize,
 }
 
 /// How values are written.
@@ -131,38 +145,48 @@ impl LineWriter {
         }
     }
 
-    /// Appends a record's line, its end included.
-    ///
-    /// Returns where in `out` the one digit stands that is the value of [`LOST`], a 0: each consumer may
-    /// have another number there.
-    pub fn append(&self, out: &mut Vec<u8>, record: &Record, context: &Context<'_>) -> usize {
+    /// Bytes that [`LineWriter::write`] has to have for a vector in this context.
+    pub fn room(&self, context: &Context<'_>) -> usize {
+        let process = context.process.map_or(0, |process| process.names().text_len());
+        self.room + LONGEST_ESCAPE * (context.iface.len() + process)
+    }
+
+    /// Writes a record's line to the first of these bytes, which are at least [`LineWriter::room`]; what the others are
+    /// then is not told.
+    pub fn write(&self, out: &mut [u8], record: &Record, context: &Context<'_>) -> Line {
         let Context { iface, process, epoch_offset_us } = *context;
         let process = process.map(|process| process.names());
-        let names = iface.len() + process.map_or(0, |process| process.text_len());
         let vector =
             Vector { record, iface, process, epoch_offset_us, lost: 0, schema: &self.schema };
-        let start = out.len();
-        out.resize(start + self.room + LONGEST_ESCAPE * names, 0);
-        let mut room = Room::new(&mut out[start..]);
-        let mut lost = 0;
+        let (mut at, mut lost) = (0, 0);
         for (place, Step { prefix, value }) in self.steps.iter().enumerate() {
-            match value(&vector) {
+            at = match value(&vector) {
                 Value::Integer(n) => {
                     if place == self.lost {
-                        lost = start + room.at() + prefix.len();
+                        lost = at + prefix.len();
                     }
-                    room.piece_and_integer(prefix, n);
+                    piece_and_integer(out, at, prefix, n)
                 }
                 value => {
+                    let mut room = Room::new(out, at);
                     room.piece(prefix);
                     write_value(&mut room, self.syntax, value);
+                    room.at()
                 }
-            }
+            };
         }
+        let mut room = Room::new(out, at);
         room.bytes(self.end);
-        let end = start + room.at();
-        out.truncate(end);
-        lost
+        Line { lost, end: room.at() }
+    }
+
+    /// Appends a record's line, its end included. Its places are told as those in `out`.
+    pub fn append(&self, out: &mut Vec<u8>, record: &Record, context: &Context<'_>) -> Line {
+        let start = out.len();
+        out.resize(start + self.room(context), 0);
+        let Line { lost, end } = self.write(&mut out[start..], record, context);
+        out.truncate(start + end);
+        Line { lost: start + lost, end: start + end }
     }
 }
 
@@ -191,6 +215,7 @@ fn write_value(room: &mut Room<'_>, syntax: Syntax, value: Value<'_>) {
         Value::Float(x) => room.float(x),
         Value::Bool(yes) => room.bytes(if yes { b"true" } else { b"false" }),
         Value::Text(text) => write_text(room, syntax, text),
+        Value::Word(word) => quoted(room, syntax, |room| room.bytes(word.as_bytes())),
         Value::Address(address) => quoted(room, syntax, |room| write_address(room, address)),
         Value::CommunityId(id) => quoted(room, syntax, |room| room.block(id.as_bytes(), 30)),
         Value::UnixMicros(micros) => write_seconds(room, micros),
@@ -224,14 +249,47 @@ fn write_address(room: &mut Room<'_>, address: IpAddr) {
                 if place > 0 {
                     room.byte(b'.');
                 }
-                room.integer(octet.into());
+                room.octet(octet);
             }
         }
-        IpAddr::V6(address) => {
-            let written = write!(room, "{address}");
-            debug_assert!(written.is_ok(), "room takes every byte");
+        IpAddr::V6(address) => write_ipv6(room, address),
+    }
+}
+
+/// In the form of RFC 5952: of the longest runs of zeros the first is left out.
+fn write_ipv6(room: &mut Room<'_>, address: Ipv6Addr) {
+    if address.to_ipv4_mapped().is_some() {
+        let written = write!(room, "{address}");
+        debug_assert!(written.is_ok(), "room takes every byte");
+        return;
+    }
+    let groups = address.segments();
+    let left_out = longest_zeros(groups);
+    for (place, group) in groups.into_iter().enumerate() {
+        if left_out.contains(&place) {
+            if place == left_out.start {
+                room.block(b"::", 2);
+            }
+            continue;
+        }
+        if place > 0 && place != left_out.end {
+            room.byte(b':');
+        }
+        room.hexadecimal(group);
+    }
+}
+
+/// The first of the longest runs of two zeros or more.
+fn longest_zeros(groups: [u16; 8]) -> Range<usize> {
+    let (mut longest, mut run) = (0..0, 0..0);
+    for (place, group) in groups.into_iter().enumerate() {
+        let start = if group == 0 { run.start } else { place + 1 };
+        run = start..place + 1;
+        if run.len() > longest.len() {
+            longest = run.clone();
         }
     }
+    if longest.len() > 1 { longest } else { 0..0 }
 }
 
 /// A value that holds nothing to escape.
@@ -255,8 +313,7 @@ fn write_seconds(room: &mut Room<'_>, micros: i64) {
     let micros = micros.unsigned_abs();
     room.integer(micros / 1_000_000);
     room.byte(b'.');
-    room.three_digits(micros / 1000 % 1000);
-    room.three_digits(micros % 1000);
+    room.six_digits((micros % 1_000_000) as u32);
 }
 
 #[cfg(test)]

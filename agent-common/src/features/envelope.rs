@@ -46,7 +46,7 @@ const REASONS: &[&str] = &{
 /// The envelope's fields.
 pub(super) const FIELDS: &[Field] = &[
     field("schema", Text, "", "version, and a hash over every field's definition", "", |v| {
-        Value::Text(v.schema.as_str())
+        Value::Word(v.schema.as_str())
     }),
     field("ts", Time, "s", "unix time of the flow's last packet, six decimals", "", |v| {
         let micros = v.record.summary.last_us as i64;
@@ -62,7 +62,7 @@ pub(super) const FIELDS: &[Field] = &[
         "",
         "what counts as a packet: tc (one on the wire), socket (a call that sends or receives; len is its bytes)",
         "",
-        |v| Value::Text(v.record.hook().name()),
+        |v| Value::Word(v.record.hook().name()),
     ),
     field("community_id", Text, "", "Community ID version 1, seed 0", "", |v| {
         Value::CommunityId(CommunityId::of(&v.record.key))
@@ -89,7 +89,7 @@ pub(super) const FIELDS: &[Field] = &[
         "",
         "why now: stride, interval, fin, rst, idle, active, evict, stop",
         "",
-        |v| Value::Text(v.record.reason().name()),
+        |v| Value::Word(v.record.reason().name()),
     ),
     field("seq", U32, "", "vectors of this flow before this one", "", |v| {
         Value::Integer(v.record.summary.seq.into())
@@ -100,7 +100,7 @@ pub(super) const FIELDS: &[Field] = &[
         "",
         "what told the initiator: syn (its sender), synack (its receiver), first (packet seen)",
         "",
-        |v| Value::Text(v.record.direction_by().name()),
+        |v| Value::Word(v.record.direction_by().name()),
     ),
     field("midstream", Bool, "", "a TCP flow first seen without its SYN", "", |v| {
         Value::Bool(v.record.summary.midstream != 0)

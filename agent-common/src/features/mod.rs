@@ -69,8 +69,10 @@ pub enum Value<'a> {
     Float(f64),
     /// True or false.
     Bool(bool),
-    /// A word, or a name.
+    /// A name.
     Text(&'a str),
+    /// A word of the schema: it holds nothing that a format would have to escape.
+    Word(&'a str),
     /// An address.
     Address(IpAddr),
     /// A community id.

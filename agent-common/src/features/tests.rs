@@ -171,8 +171,11 @@ fn every_value_is_of_its_fields_type() {
                 | (Type::Float, Value::Float(_))
                 | (Type::Time, Value::UnixMicros(_))
                 | (Type::Bool, Value::Bool(_))
-                | (Type::Text, Value::Text(_) | Value::Address(_) | Value::CommunityId(_)) => true,
-                (Type::Word(words), Value::Text(word)) => words.contains(&word),
+                | (
+                    Type::Text,
+                    Value::Text(_) | Value::Word(_) | Value::Address(_) | Value::CommunityId(_),
+                ) => true,
+                (Type::Word(words), Value::Word(word)) => words.contains(&word),
                 _ => false,
             };
             assert!(fits, "{}: {value:?} is no {:?}", field.name, field.kind);

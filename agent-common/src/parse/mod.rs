@@ -13,6 +13,7 @@ use bytemuck::Zeroable as _;
 
 use self::source::Source;
 use crate::{
+    barrier::IS_BPF,
     key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped, proto},
     segments::Segments,
 };
@@ -318,7 +319,15 @@ impl Headers {
     pub fn write_key(&self, key: &mut FlowKey) -> bool {
         let Self { src, dst, ifindex, vlan, vlan_inner, proto, version, .. } = self;
         let swapped = is_swapped(*proto, src, dst);
-        let (a, b) = if swapped { (dst, src) } else { (src, dst) };
+        let ends;
+        let (a, b) = if !IS_BPF {
+            ends = Endpoint::ordered(src, dst, swapped);
+            (&ends.0, &ends.1)
+        } else if swapped {
+            (dst, src)
+        } else {
+            (src, dst)
+        };
         key.write(a, b, *ifindex, [*vlan, *vlan_inner], *proto, *version);
         swapped
     }

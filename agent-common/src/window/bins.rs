@@ -1,5 +1,7 @@
 //! The histograms' bins, by which entropies are defined.
 
+use crate::barrier::IS_BPF;
+
 /// Bins of each histogram.
 pub const BINS: usize = 32;
 
@@ -60,6 +62,9 @@ pub fn len_bin(len: u32) -> u8 {
 pub fn iat_bin(iat: u32) -> u8 {
     // eBPF has no count-leading-zeros. Every bit below the highest is set (and bit 0, so that 0 counts as
     // 1), and the 32 numbers that can then stand here are told apart by one multiplication.
+    if !IS_BPF {
+        return (iat | 1).ilog2() as u8;
+    }
     let mut ones = iat | 1;
     ones |= ones >> 1;
     ones |= ones >> 2;

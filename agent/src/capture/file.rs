@@ -87,6 +87,14 @@ impl CaptureFile {
         }
     }
 
+    /// Packets behind, until there are `limit`, as far as their format lets many be found at once.
+    #[inline]
+    pub(super) fn gather(&mut self, heads: &mut Vec<Head>, limit: usize) {
+        if let Format::Pcap(pcap) = &self.format {
+            pcap.gather(&mut self.buffer, heads, limit);
+        }
+    }
+
     /// Keeps the packet found last for later, as if [`CaptureFile::advance`] had found it.
     pub(super) fn put_back(&mut self, head: Head) {
         self.head = head;

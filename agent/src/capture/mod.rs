@@ -88,6 +88,11 @@ impl<'a> Iterator for Batch<'a> {
     }
 
     #[inline]
+    fn nth(&mut self, n: usize) -> Option<Packet<'a>> {
+        self.heads.nth(n).map(|head| self.file.packet(head))
+    }
+
+    #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.heads.size_hint()
     }
@@ -207,6 +212,9 @@ impl Captures {
         self.heads.clear();
         let Slot::Open(file) = self.files.get_mut(place)? else { return None };
         self.heads.push(file.head());
+        if self.waiting.is_empty() {
+            file.gather(&mut self.heads, limit);
+        }
         while self.heads.len() < limit {
             let head = match file.next_at_hand(&mut self.interfaces) {
                 Ok(Some(head)) => head,

@@ -83,25 +83,49 @@ impl Pcap {
     /// The next packet, if the whole of it was read.
     #[inline]
     pub(super) fn next_at_hand<R: Read>(&self, buffer: &mut Buffer<R>) -> Option<Head> {
-        let data = buffer.data();
+        let head = self.head(buffer.data(), buffer.place())?;
+        buffer.consume(head.place + head.len - buffer.place());
+        Some(head)
+    }
+
+    /// The next packets, until there are `limit`, or one that was not read as a whole.
+    #[inline]
+    pub(super) fn gather<R: Read>(
+        &self,
+        buffer: &mut Buffer<R>,
+        heads: &mut Vec<Head>,
+        limit: usize,
+    ) {
+        let (data, place) = (buffer.data(), buffer.place());
+        let mut used = 0;
+        while heads.len() < limit
+            && let Some(head) = self.head(&data[used..], place + used)
+        {
+            used = head.place + head.len - place;
+            heads.push(head);
+        }
+        buffer.consume(used);
+    }
+
+    /// The packet at the first byte of `data`, which has this place in the buffer; `None` if it is not whole.
+    #[inline]
+    fn head(&self, data: &[u8], place: usize) -> Option<Head> {
         let [seconds, ticks, captured, original] = self.words(data)?;
         let header = self.header_len();
         let len = captured as usize;
         if data.len() - header < len {
             return None;
         }
-        let head = Head {
+        Some(Head {
             // 2³² s and 2³² µs are less than 2⁶³ ns.
             time_ns: u64::from(seconds) * 1_000_000_000 + u64::from(ticks) * self.ns_per_tick,
-            place: buffer.place() + header,
+            place: place + header,
             len,
             wire_len: original.max(captured),
             link: self.link,
             link_type: self.link_type,
             interface: self.interface,
-        };
-        buffer.consume(header + len);
-        Some(head)
+        })
     }
 
     /// The next packet; false if there is none.
@@ -131,10 +155,8 @@ impl Pcap {
     fn words(&self, data: &[u8]) -> Option<[u32; 4]> {
         let header = data.get(..self.header_len())?.first_chunk::<RECORD_HEADER>()?;
         let words: [u32; 4] = bytemuck::pod_read_unaligned(header);
-        Some(words.map(match self.layout {
-            Layout::Big => u32::from_be,
-            Layout::Little | Layout::Modified => u32::from_le,
-        }))
+        let is_big = self.layout == Layout::Big;
+        Some(words.map(|word| if is_big { u32::from_be(word) } else { u32::from_le(word) }))
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use agent_common::{
     },
 };
 use bytemuck::Zeroable as _;
+use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::{text::tests::written, *};
@@ -153,13 +154,28 @@ fn ipv4_addresses_are_as_the_standard_library_writes_them() {
     }
 }
 
+proptest! {
+    #[test]
+    fn ipv6_addresses_are_as_the_standard_library_writes_them(groups: [u16; 8], zeros: u8, short: u8) {
+        let mut groups = groups;
+        for (place, group) in groups.iter_mut().enumerate() {
+            *group >>= if short >> place & 1 == 0 { 0 } else { *group & 15 };
+            *group *= u16::from(zeros >> place & 1);
+        }
+        let mapped = [0, 0, 0, 0, 0, 0xffff, groups[6], groups[7]];
+        for address in [groups, mapped].map(IpAddr::from) {
+            prop_assert_eq!(written(|room| write_address(room, address)), address.to_string());
+        }
+    }
+}
+
 #[test]
 fn the_place_of_what_was_lost_is_told() {
     for writer in [LineWriter::new(Shape::Flat), LineWriter::new(Shape::Array), LineWriter::csv()] {
         let mut out = b"before".to_vec();
         let mut places = Vec::new();
         for record in [record(4), record(6), smallest()] {
-            places.push(writer.append(&mut out, &record, &Context::new("eth0", 0)));
+            places.push(writer.append(&mut out, &record, &Context::new("eth0", 0)).lost);
         }
         assert_eq!(places.len(), 3);
         let text = str::from_utf8(&out).expect("UTF-8");

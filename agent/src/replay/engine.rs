@@ -9,7 +9,7 @@ use std::mem;
 use agent_common::{
     config::Config,
     counters::Counters,
-    filter::{Program, selects},
+    filter::{Instructions as _, Program, selects},
     flow::{Arrival, Outcome, Standing, SweepAction},
     key::FlowKey,
     parse::{Fragment, Frame, Headers, Place, Reject, locate},
@@ -42,7 +42,11 @@ pub struct Engine {
     sightings: Vec<Option<Sighting>>,
 }
 
-/// Packets of a batch by which a second look at a flow's entry, for what the first did not tell, goes ahead.
+/// Packets of a batch by which the fetching of a flow's entry goes ahead. All at once would wait for one another: a processor
+/// fetches few lines at a time.
+const FAR_AHEAD: usize = 12;
+
+/// As [`FAR_AHEAD`], for what the entry itself has to tell first.
 const AHEAD: usize = 4;
 
 /// What is known of a packet before it is taken into its flow.
@@ -145,20 +149,51 @@ impl Engine {
     /// on its way into the cache while those before it are dealt with.
     pub fn batch<'a>(&mut self, packets: impl Iterator<Item = Packet<'a>> + Clone) {
         let mut room = mem::take(&mut self.sightings);
+        let count = self.look_at(packets.clone(), &mut room);
+        let sightings = &mut room[..count];
+        // Apart from all else: so many lookups go on at a time.
+        for sighting in sightings.iter_mut().flatten() {
+            sighting.at = self.table.find(sighting.hash);
+        }
+        self.take_all(packets, sightings);
+        self.sightings = room;
+    }
+
+    /// Finds out to which flows packets belong. Returns how many there are.
+    ///
+    /// A function of its own, as [`Engine::take_all`]: in one the compiler would run out of registers.
+    #[inline(never)]
+    fn look_at<'a>(
+        &mut self,
+        packets: impl Iterator<Item = Packet<'a>>,
+        room: &mut Vec<Option<Sighting>>,
+    ) -> usize {
         let mut count = 0;
-        for packet in packets.clone() {
+        for packet in packets {
             if count == room.len() {
                 room.push(None);
             }
             self.look(&packet, &mut room[count]);
             count += 1;
         }
-        let sightings = &mut room[..count];
-        // Apart from that: so many lookups go on at a time.
-        for sighting in sightings.iter_mut().flatten() {
-            sighting.at = self.table.prefetch(sighting.hash);
+        count
+    }
+
+    /// Polls as time goes, and takes packets into their flows.
+    #[inline(never)]
+    fn take_all<'a>(
+        &mut self,
+        packets: impl Iterator<Item = Packet<'a>> + Clone,
+        sightings: &[Option<Sighting>],
+    ) {
+        for first in sightings.iter().take(FAR_AHEAD).flatten() {
+            self.table.prefetch(first.at);
         }
-        for (index, (packet, sighting)) in packets.zip(&*sightings).enumerate() {
+        let again = packets.clone();
+        for (index, (packet, sighting)) in packets.zip(sightings).enumerate() {
+            if let Some(Some(ahead)) = sightings.get(index + FAR_AHEAD) {
+                self.table.prefetch(ahead.at);
+            }
             if let Some(Some(ahead)) = sightings.get(index + AHEAD) {
                 self.table.prefetch_slot(ahead.at);
             }
@@ -166,10 +201,9 @@ impl Engine {
                 self.poll(now_us);
             }
             if let Some(sighting) = sighting {
-                self.take(&packet, sighting);
+                self.take(sighting, || again.clone().nth(index));
             }
         }
-        self.sightings = room;
     }
 
     /// Takes a packet into its flow. Returns it as it was accounted, which for a super-packet says what its
@@ -177,7 +211,7 @@ impl Engine {
     pub fn packet(&mut self, packet: &Packet<'_>) -> Option<Frame> {
         let mut sighting = None;
         self.look(packet, &mut sighting);
-        let split = sighting.and_then(|sighting| self.take(packet, &sighting));
+        let split = sighting.and_then(|sighting| self.take(&sighting, || Some(*packet)));
         split.or_else(|| packet.frame())
     }
 
@@ -196,7 +230,8 @@ impl Engine {
                     counters.orphan_fragments += 1;
                 }
                 let (key, from_b) = headers.key();
-                if selects(filter, config.sample, &headers, &key) {
+                // Copies, where they are needed: what a function can reach would have to lie in memory for every packet.
+                if asks_for_all(filter, config) || is_selected(filter, config, headers, key) {
                     *sighting = Some(Sighting {
                         key,
                         hash: table.hash(&key),
@@ -216,9 +251,14 @@ impl Engine {
         *sighting = None;
     }
 
-    /// Takes a packet into its flow. Returns a super-packet as it was accounted.
+    /// Takes a packet into its flow. Returns a super-packet as it was accounted. `packet`: for the few whose bytes are
+    /// looked at once more.
     #[inline]
-    fn take(&mut self, packet: &Packet<'_>, sighting: &Sighting) -> Option<Frame> {
+    fn take<'a>(
+        &mut self,
+        sighting: &Sighting,
+        packet: impl Fn() -> Option<Packet<'a>>,
+    ) -> Option<Frame> {
         let Self { config, table, counters, records, .. } = self;
         let Sighting { key, hash, at, arrival, place, is_whole } = sighting;
         let (at, mut standing) = match table.find_or_insert(key, *hash, *at) {
@@ -232,7 +272,8 @@ impl Engine {
             }
         };
         let entry = table.entry(at);
-        let size = if *is_whole { entry.sizes.gso_size(packet.data, *place, arrival) } else { 0 };
+        let data = || packet().map_or(&[][..], |packet| packet.data);
+        let size = if *is_whole { entry.sizes.gso_size(data, *place, arrival) } else { 0 };
         let mut frame = None;
         let split;
         let arrival = if size == 0 {
@@ -241,8 +282,9 @@ impl Engine {
             // As the kernel has it: the whole packet, without what a capture may hold behind it.
             let wire_len = place.ip + arrival.segments.bytes() as u32;
             let gso_size = if self.resegment { size } else { GSO_BY_FRAGS };
-            frame = packet.frame().map(|frame| Frame { wire_len, gso_size, ..frame });
-            let located = frame.map(|frame| locate(packet.data, &frame, config.decap != 0));
+            frame = packet().and_then(|packet| packet.frame());
+            frame = frame.map(|frame| Frame { wire_len, gso_size, ..frame });
+            let located = frame.map(|frame| locate(data(), &frame, config.decap != 0));
             split = match located {
                 Some(Ok((Headers { segments, .. }, _))) => Arrival { segments, ..*arrival },
                 _ => *arrival,
@@ -314,6 +356,17 @@ impl Engine {
             report.ages[request.age_slot(request.now_us.saturating_sub(last_us))] += 1;
         }
     }
+}
+
+/// Whether every packet is looked at.
+#[inline]
+fn asks_for_all(filter: &Program, config: &Config) -> bool {
+    filter.is_empty() && config.sample == u32::MAX
+}
+
+#[inline(never)]
+fn is_selected(filter: &Program, config: &Config, headers: Headers, key: FlowKey) -> bool {
+    selects(filter, config.sample, &headers, &key)
 }
 
 fn emit(

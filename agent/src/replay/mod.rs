@@ -40,8 +40,12 @@ use crate::{
     status::{self, Status},
 };
 
-/// Packets looked at before the first of them is taken: their flows fit into the first cache.
-const BATCH: usize = 32;
+/// Packets looked at before the first of them is taken: what is known of them fits into the first cache.
+const BATCH: usize = 64;
+
+/// Records that gather before they become lines: what makes lines of them has to come into the cache for all of these but
+/// once.
+const HELD: usize = 64;
 
 /// Batches between two looks at the clock.
 const TURN: u64 = 1 << 10;
@@ -63,6 +67,7 @@ pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
     let (mut packets, mut batches, mut broken) = (0_u64, 0_u64, 0);
     // Who feeds a pipe packet by packet wants lines as they come.
     let hold = captures.total().is_some();
+    let enough = if hold { HELD } else { 1 };
 
     let mut open = true;
     while open && !interrupted.load(Ordering::Relaxed) {
@@ -86,7 +91,7 @@ pub fn run(settings: &ReplaySettings, quiet: bool) -> Result<()> {
                 }
             }
         }
-        if !engine.records().is_empty() {
+        if engine.records().len() >= enough {
             status.vectors_come();
             open = write(&mut out, engine.records(), &captures, hold)?;
         }
@@ -156,10 +161,11 @@ fn write(
     captures: &Captures,
     hold: bool,
 ) -> Result<bool> {
-    let all = records.drain(..).try_for_each(|record| {
+    let all = records.iter().try_for_each(|record| {
         let iface = captures.interface_name(record.key.ifindex);
-        out.write(&record, &Context::new(iface, 0))
+        out.write(record, &Context::new(iface, 0))
     });
+    records.clear();
     match if hold { all } else { all.and_then(|()| out.flush()) } {
         Ok(()) => Ok(true),
         Err(SinkError::Closed) => Ok(false),

@@ -27,13 +27,18 @@ impl SegmentSizes {
     /// Looks at a packet of the flow, no fragment: learns from a SYN, and tells the `gso_size` of a super-packet, 0
     /// for any other packet. `data` are the bytes of the frame.
     #[inline]
-    pub(super) fn gso_size(&mut self, data: &[u8], place: Place, arrival: &Arrival) -> u32 {
+    pub(super) fn gso_size<'a>(
+        &mut self,
+        data: impl FnOnce() -> &'a [u8],
+        place: Place,
+        arrival: &Arrival,
+    ) -> u32 {
         let segments = &arrival.segments;
         if arrival.is_tcp {
             // Of its headers those that are not IP's; TCP's is 20 bytes without options.
             let options_len = (segments.headers + place.ip).saturating_sub(place.l4 + 20);
             if arrival.tcp_flags & tcp::SYN != 0 {
-                self.learn(options(data, place, options_len), arrival);
+                self.learn(options(data(), place, options_len), arrival);
                 return 0;
             }
             if let Some(size) = self.size(options_len) {

@@ -3,10 +3,7 @@
 use agent_common::{flow::Flow, key::FlowKey};
 use bytemuck::Zeroable as _;
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
-use std::{
-    hash::{BuildHasher as _, Hasher as _},
-    mem::offset_of,
-};
+use std::{array, hash::BuildHasher as _, mem::offset_of};
 
 use super::{prefetch::prefetch, resegment::SegmentSizes};
 
@@ -16,16 +13,27 @@ use super::{prefetch::prefetch, resegment::SegmentSizes};
 pub(super) struct Entry {
     pub(super) key: FlowKey,
     pub(super) sizes: SegmentSizes,
-    /// Last, for the end of it is its window's ring, see [`FlowTable::prefetch`].
+    /// The end of it is its window's ring, see [`FlowTable::prefetch`].
     pub(super) flow: Flow,
+    _odd: CacheLine,
 }
+
+/// With it an entry takes up an odd number of cache lines. Caches find the set of a line by the lower bits of its address:
+/// if entries took up a power of two, the lines that all packets need would fight for few sets.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct CacheLine {
+    _words: [u64; 8],
+}
+
+const _: () = assert!(size_of::<Entry>() / size_of::<CacheLine>() % 2 == 1);
 
 /// Flows by key, at places that stay while they live. Memory grows with the flows there are at one time, up to
 /// the limit.
 #[derive(Debug)]
 pub(super) struct FlowTable {
     limit: usize,
-    hasher: DefaultHashBuilder,
+    seeds: [u64; 6],
     index: HashTable<Indexed>,
     entries: Vec<Entry>,
     /// For each place, from when on a sweep has something to do there; side by side, since a sweep reads all.
@@ -47,6 +55,10 @@ struct Indexed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hash(u32);
 
+/// Entries for which there is room from the first on. They would be copied when it grows, and what nobody has touched is
+/// no memory yet.
+const ROOM: usize = 1 << 16;
+
 /// `wake_us` of a place without a flow.
 const NOBODY: u64 = u64::MAX;
 
@@ -65,9 +77,9 @@ impl FlowTable {
     pub(super) fn new(limit: u32) -> Self {
         Self {
             limit: limit as usize,
-            hasher: DefaultHashBuilder::default(),
+            seeds: seeds(),
             index: HashTable::new(),
-            entries: Vec::new(),
+            entries: Vec::with_capacity(ROOM.min(limit as usize)),
             wake_us: Vec::new(),
             free: Vec::new(),
             earliest_us: u64::MAX,
@@ -79,26 +91,50 @@ impl FlowTable {
         self.index.len()
     }
 
-    /// The hash of a key, to find its entry by.
+    /// The hash of a key, to find its entry by: as in wyhash, products of words and secret numbers, which need not wait
+    /// for one another.
     #[inline]
     pub(super) fn hash(&self, key: &FlowKey) -> Hash {
-        let words: &[u64; 6] = bytemuck::cast_ref(key);
-        let mut hasher = self.hasher.build_hasher();
-        // Word by word: twice as fast as all at once.
-        for &word in words {
-            hasher.write_u64(word);
-        }
-        Hash(hasher.finish() as u32)
+        let FlowKey {
+            a,
+            b,
+            ifindex,
+            port_a,
+            port_b,
+            vlan,
+            vlan_inner,
+            proto,
+            version,
+            local,
+            padding: _,
+        } = *key;
+        // Put together from the fields: the words of a key that was just written, field by field, would have to wait for
+        // that to reach the cache.
+        let ports = u64::from(ifindex) | u64::from(port_a) << 32 | u64::from(port_b) << 48;
+        let rest = u64::from(vlan)
+            | u64::from(vlan_inner) << 16
+            | u64::from(proto) << 32
+            | u64::from(version) << 40
+            | u64::from(local) << 48;
+        let ([a0, a1], [b0, b1]) = (a.words(), b.words());
+        let [s0, s1, s2, s3, s4, s5] = self.seeds;
+        let ends = folded(a0 ^ s0, a1 ^ s1) ^ folded(b0 ^ s2, b1 ^ s3);
+        Hash((ends ^ folded(ports ^ s4, rest ^ s5)) as u32)
     }
 
-    /// Fetches the entry of a key that is soon asked for, but for its window's ring; tells where it lies, if it is
-    /// there and no other has the same hash.
+    /// Where the entry of a key with this hash lies, or one of several; `None` if there is none.
     #[inline]
-    pub(super) fn prefetch(&self, hash: Hash) -> Option<u32> {
+    pub(super) fn find(&self, hash: Hash) -> Option<u32> {
         let found = self.index.find(hash.spread(), |indexed| indexed.hash == hash)?;
-        let entry = self.entries.get(found.place as usize)?;
-        prefetch::<{ offset_of!(Entry, flow) + Flow::WITHOUT_RING }, _>(entry);
         Some(found.place)
+    }
+
+    /// Fetches an entry that is soon asked for, but for its window's ring.
+    #[inline]
+    pub(super) fn prefetch(&self, at: Option<u32>) {
+        if let Some(entry) = at.and_then(|place| self.entries.get(place as usize)) {
+            prefetch::<{ offset_of!(Entry, flow) + Flow::WITHOUT_RING }, _>(entry);
+        }
     }
 
     /// Fetches of the ring where the next packet goes, which the rest of the entry tells.
@@ -130,7 +166,12 @@ impl FlowTable {
             return Found::Full;
         }
         let Self { index, entries, wake_us, free, .. } = self;
-        let entry = Entry { key: *key, sizes: SegmentSizes::default(), flow: Flow::zeroed() };
+        let entry = Entry {
+            key: *key,
+            sizes: SegmentSizes::default(),
+            flow: Flow::zeroed(),
+            _odd: CacheLine::default(),
+        };
         let place = if let Some(place) = free.pop() {
             entries[place as usize] = entry;
             place
@@ -184,6 +225,19 @@ impl FlowTable {
     pub(super) fn settle(&mut self) {
         self.earliest_us = self.wake_us.iter().copied().min().unwrap_or(NOBODY);
     }
+}
+
+/// Other numbers in each table: who sends the packets cannot choose them to have one hash.
+fn seeds<const N: usize>() -> [u64; N] {
+    let random = DefaultHashBuilder::default();
+    array::from_fn(|place| random.hash_one(place))
+}
+
+/// Both halves of a product in one.
+#[inline]
+fn folded(x: u64, y: u64) -> u64 {
+    let product = u128::from(x) * u128::from(y);
+    product as u64 ^ (product >> 64) as u64
 }
 
 impl Hash {

@@ -4,16 +4,13 @@ use std::{
     borrow::Cow,
     io::IoSlice,
     ops::Range,
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use agent_common::record::Record;
 
 use crate::{
-    line::{Context, LineWriter},
+    line::{Context, Line, LineWriter},
     process::Process,
 };
 
@@ -79,6 +76,7 @@ struct Mark {
 /// Complete lines.
 #[derive(Debug, Default)]
 struct Text {
+    /// Behind the last line's end they mean nothing.
     bytes: Vec<u8>,
     marks: Vec<Mark>,
 }
@@ -93,13 +91,29 @@ impl Text {
         index.checked_sub(1).map_or(0, |before| self.marks[before].end)
     }
 
+    fn end(&self) -> usize {
+        self.begin(self.marks.len())
+    }
+
+    /// Adds a line.
+    fn push(&mut self, writer: &LineWriter, record: &Record, context: &Context<'_>) {
+        let start = self.end();
+        let needed = start + writer.room(context);
+        if self.bytes.len() < needed {
+            self.bytes.reserve(needed - self.bytes.len());
+            self.bytes.resize(self.bytes.capacity(), 0);
+        }
+        let Line { lost, end } = writer.write(&mut self.bytes[start..], record, context);
+        self.marks.push(Mark { lost: start + lost, end: start + end });
+    }
+
     /// The text, moved to a buffer of its size if its own is far too large.
     fn fitted(&mut self) -> Self {
-        if self.bytes.len() * WORTH_KEEPING >= self.bytes.capacity() {
+        let end = self.end();
+        if end * WORTH_KEEPING >= self.bytes.capacity() {
             return std::mem::take(self);
         }
-        let fitted = Self { bytes: self.bytes.as_slice().to_vec(), marks: self.marks.clone() };
-        self.bytes.clear();
+        let fitted = Self { bytes: self.bytes[..end].to_vec(), marks: self.marks.clone() };
         self.marks.clear();
         fitted
     }
@@ -113,7 +127,24 @@ pub struct Batch {
     csv: Text,
     rows: Vec<Row>,
     /// Where a large buffer goes when the last sink is through with it.
-    home: SyncSender<Vec<u8>>,
+    home: Arc<Spares>,
+}
+
+/// Buffers for the next batches. The one that came last, which the cache may still hold, goes first.
+#[derive(Debug, Default)]
+struct Spares(Mutex<Vec<Vec<u8>>>);
+
+impl Spares {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn put(&self, buffer: Vec<u8>) {
+        let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spares.len() < SPARE {
+            spares.push(buffer);
+        }
+    }
 }
 
 impl Batch {
@@ -138,11 +169,8 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         for text in [&mut self.json, &mut self.csv] {
-            let mut bytes = std::mem::take(&mut text.bytes);
-            if bytes.capacity() > 0 {
-                bytes.clear();
-                // If there are enough of them, or no one makes batches any more, it goes.
-                let _ = self.home.try_send(bytes);
+            if text.bytes.capacity() > 0 {
+                self.home.put(std::mem::take(&mut text.bytes));
             }
         }
     }
@@ -159,14 +187,12 @@ pub struct Builder {
     rows: Vec<Row>,
     /// The interface of the last vector: most often that of the next.
     iface: Arc<str>,
-    home: SyncSender<Vec<u8>>,
-    spare: Receiver<Vec<u8>>,
+    home: Arc<Spares>,
 }
 
 impl Builder {
     /// Of vectors as they are wanted; `json` is their writer.
     pub fn new(wants: Wants, json: LineWriter) -> Self {
-        let (home, spare) = sync_channel(SPARE);
         Self {
             json: wants.json.then_some(json),
             csv: wants.csv.then(LineWriter::csv),
@@ -175,8 +201,7 @@ impl Builder {
             texts: Default::default(),
             rows: Vec::new(),
             iface: "".into(),
-            home,
-            spare,
+            home: Arc::default(),
         }
     }
 
@@ -195,10 +220,9 @@ impl Builder {
         for (writer, text) in [&self.json, &self.csv].into_iter().zip(&mut self.texts) {
             let Some(writer) = writer else { continue };
             if text.bytes.capacity() == 0 {
-                text.bytes = self.spare.try_recv().unwrap_or_default();
+                text.bytes = self.home.take();
             }
-            let lost = writer.append(&mut text.bytes, record, context);
-            text.marks.push(Mark { lost, end: text.bytes.len() });
+            text.push(writer, record, context);
         }
         if self.wants.rows {
             let Context { iface, process, epoch_offset_us } = *context;
@@ -223,7 +247,7 @@ impl Builder {
             json,
             csv,
             rows: std::mem::take(&mut self.rows),
-            home: self.home.clone(),
+            home: Arc::clone(&self.home),
         }))
     }
 }

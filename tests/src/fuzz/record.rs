@@ -35,7 +35,7 @@ pub(super) fn body(bytes: &[u8]) {
 /// The line of a record of an interface, without the line's end.
 pub(super) fn line(writer: &LineWriter, record: &Record, interface: &str) -> String {
     let mut line = Vec::new();
-    let lost = writer.append(&mut line, record, &Context::new(interface, 0));
+    let lost = writer.append(&mut line, record, &Context::new(interface, 0)).lost;
     assert_eq!(line[lost], b'0', "not the place of the lost ones");
     let line = String::from_utf8(line).expect("text");
     line.trim_end_matches(['\r', '\n']).to_owned()

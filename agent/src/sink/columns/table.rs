@@ -138,7 +138,7 @@ impl<'a> Values<'a> {
             Type::Text => self.texts()?,
             Type::Word(known) => {
                 let keys = self.numbers::<Int8Type>(|value| match value {
-                    Value::Text(word) => {
+                    Value::Word(word) => {
                         known.iter().position(|&known| known == word)?.try_into().ok()
                     }
                     _ => None,
@@ -190,7 +190,7 @@ impl<'a> Values<'a> {
         for value in self.iter() {
             match value {
                 Value::Null => column.append_null(),
-                Value::Text(text) => column.append_value(text),
+                Value::Text(text) | Value::Word(text) => column.append_value(text),
                 Value::CommunityId(id) => column.append_value(id.as_str()),
                 Value::Address(address) => column.append_value(address.to_string()),
                 _ => return None,
