@@ -1,7 +1,6 @@
 //! The proof, at every start, that the program in this kernel counts as it should.
 
 use agent_common::{
-    config::Thresholds as _,
     counters::Counters,
     filter::selects,
     flow::{Arrival, Flow, Standing},

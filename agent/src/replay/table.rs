@@ -15,18 +15,11 @@ pub(super) struct Entry {
     pub(super) sizes: SegmentSizes,
     /// The end of it is its window's ring, see [`FlowTable::prefetch`].
     pub(super) flow: Flow,
-    _odd: CacheLine,
 }
 
-/// With it an entry takes up an odd number of cache lines. Caches find the set of a line by the lower bits of its address:
-/// if entries took up a power of two, the lines that all packets need would fight for few sets.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(align(64))]
-struct CacheLine {
-    _words: [u64; 8],
-}
-
-const _: () = assert!(size_of::<Entry>() / size_of::<CacheLine>() % 2 == 1);
+/// An entry takes up an odd number of cache lines. Caches find the set of a line by the lower bits of its address: if
+/// entries took up a power of two, the lines that all packets need would fight for few sets.
+const _: () = assert!(size_of::<Entry>() / align_of::<Entry>() % 2 == 1);
 
 /// Flows by key, at places that stay while they live. Memory grows with the flows there are at one time, up to
 /// the limit.
@@ -95,31 +88,10 @@ impl FlowTable {
     /// for one another.
     #[inline]
     pub(super) fn hash(&self, key: &FlowKey) -> Hash {
-        let FlowKey {
-            a,
-            b,
-            ifindex,
-            port_a,
-            port_b,
-            vlan,
-            vlan_inner,
-            proto,
-            version,
-            local,
-            padding: _,
-        } = *key;
-        // Put together from the fields: the words of a key that was just written, field by field, would have to wait for
-        // that to reach the cache.
-        let ports = u64::from(ifindex) | u64::from(port_a) << 32 | u64::from(port_b) << 48;
-        let rest = u64::from(vlan)
-            | u64::from(vlan_inner) << 16
-            | u64::from(proto) << 32
-            | u64::from(version) << 40
-            | u64::from(local) << 48;
-        let ([a0, a1], [b0, b1]) = (a.words(), b.words());
+        let [a0, a1, b0, b1, place, kind]: [u64; 6] = bytemuck::cast(*key);
         let [s0, s1, s2, s3, s4, s5] = self.seeds;
         let ends = folded(a0 ^ s0, a1 ^ s1) ^ folded(b0 ^ s2, b1 ^ s3);
-        Hash((ends ^ folded(ports ^ s4, rest ^ s5)) as u32)
+        Hash((ends ^ folded(place ^ s4, kind ^ s5)) as u32)
     }
 
     /// Where the entry of a key with this hash lies, or one of several; `None` if there is none.
@@ -170,7 +142,6 @@ impl FlowTable {
             key: *key,
             sizes: SegmentSizes::default(),
             flow: Flow::zeroed(),
-            _odd: CacheLine::default(),
         };
         let place = if let Some(place) = free.pop() {
             entries[place as usize] = entry;
