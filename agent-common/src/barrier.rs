@@ -55,6 +55,19 @@ pub(crate) fn less(a: u32, b: u32) -> u32 {
     ((i64::from(a) - i64::from(b)) >> 32) as u32
 }
 
+/// The number in memory, read for this use alone.
+///
+/// VERIFIER: of a number that is compared, and used again further on, kernels before 6.2 keep apart the paths of both
+/// outcomes to the last use, where functions have every number tracked.
+#[inline(always)]
+pub(crate) fn reread(number: &u32) -> u32 {
+    if !IS_BPF {
+        return *number;
+    }
+    // SAFETY: a valid reference; volatile, so that no other reading of it takes this one's place.
+    unsafe { (&raw const *number).read_volatile() }
+}
+
 /// The time from `then` to `now`, 0 if that is earlier. Times lie below 2^63.
 ///
 /// VERIFIER: no comparison, of which LLVM makes three.

@@ -8,7 +8,7 @@ mod owned;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    barrier::{clear, copy, elapsed, opaque, saturating_sum, settled},
+    barrier::{clear, copy, elapsed, opaque, reread, saturating_sum, settled},
     config::{LINGER_US, Thresholds},
     layout::laid_out,
     owner::Owner,
@@ -294,7 +294,7 @@ impl Flow {
         let totals = &mut self.summary.totals[direction];
         totals.see(arrival);
         let (capacity, iat_us) = (thresholds.window(), now_us - last_us);
-        if arrival.segments.count == 1 {
+        if reread(&arrival.segments.count) == 1 {
             totals.add_packet(&arrival.segments);
             self.note_flags(arrival.tcp_flags, direction);
             self.window.push_packet(capacity, &arrival.segments, iat_us, arrival.tcp_flags, direction);
