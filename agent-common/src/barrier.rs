@@ -40,7 +40,9 @@ pub(crate) fn opaque(value: u64) -> u64 {
     {
         let mut value = value;
         // SAFETY: changes nothing; as far as LLVM knows, it may change the number.
-        unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+        unsafe {
+            asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags))
+        };
         value
     }
     #[cfg(not(target_arch = "bpf"))]

@@ -66,6 +66,11 @@ impl Default for Config {
 /// Read access to the thresholds. The kernel's implementation loads each one from read-only data where
 /// it is used, so that the verifier sees a constant; the host's is [`Config`] itself.
 pub trait Thresholds {
+    /// Whether there can be super-packets. Where there are none, the verifier is spared the walk through them.
+    #[inline(always)]
+    fn has_super_packets(&self) -> bool {
+        true
+    }
     /// See [`Config::min_gap_us`].
     fn min_gap_us(&self) -> u64;
     /// See [`Config::interval_us`].

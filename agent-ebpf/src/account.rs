@@ -8,7 +8,7 @@ use agent_common::{
 };
 
 use crate::{
-    config::{self, Filter, Loaded},
+    config::{self, Filter},
     emit::{self, Action},
     fragments::Fragments,
     packet::Packet,
@@ -67,7 +67,7 @@ pub(crate) fn flow<T: Table>(
         let Some(entry) = table::find_or_insert::<T>(&passage.template) else {
             return Fate::TableFull;
         };
-        if config::process() && table::glance(entry).asks_for_owner(&passage.arrival, &Loaded) {
+        if config::process() && table::glance(entry).asks_for_owner(&passage.arrival, &T::RULES) {
             find_owner(passage, table::glance(entry));
         }
         // A flow whose last words wait for room in the ring goes on.
@@ -89,7 +89,7 @@ pub(crate) fn flow<T: Table>(
             (false, false) => Standing::Known,
             (false, true) => Standing::Overdue,
         };
-        let outcome = flow.on_packet(arrival, standing, &Loaded);
+        let outcome = flow.on_packet(arrival, standing, &T::RULES);
         if config::process() && !matches!(outcome, Outcome::Ended(_)) {
             flow.own(&passage.owner);
         }
@@ -103,8 +103,8 @@ pub(crate) fn flow<T: Table>(
         let token = passage.token;
         let (key, arrival, waiting) = passage.parts();
         emit::vector::<T>(entry, key, token, arrival.now_us, counters, waiting, |flow| {
-            let last_words = flow.last_words(arrival, &Loaded);
-            Action { emit: last_words.or_else(|| flow.due(arrival.now_us, &Loaded)), end: false }
+            let last_words = flow.last_words(arrival, &T::RULES);
+            Action { emit: last_words.or_else(|| flow.due(arrival.now_us, &T::RULES)), end: false }
         });
         if !matches!(outcome, Outcome::Ended(_)) {
             return Fate::Accounted;

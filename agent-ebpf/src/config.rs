@@ -24,9 +24,13 @@ macro_rules! threshold {
 
 /// The thresholds of the packet path and the sweep, read where they are used.
 #[derive(Clone, Copy)]
-pub(crate) struct Loaded;
+pub(crate) struct Loaded<const SUPER_PACKETS: bool = true>;
 
-impl Thresholds for Loaded {
+impl<const SUPER_PACKETS: bool> Thresholds for Loaded<SUPER_PACKETS> {
+    #[inline(always)]
+    fn has_super_packets(&self) -> bool {
+        SUPER_PACKETS
+    }
     #[inline(always)]
     fn min_gap_us(&self) -> u64 {
         threshold!(min_gap_us)

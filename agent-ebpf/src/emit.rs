@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    config::{self, Loaded},
+    config,
     table::{Locked, Table},
 };
 
@@ -71,7 +71,7 @@ pub(crate) fn vector<T: Table>(
     };
     if let Some(flow) = locked.living(key) {
         // Before a reason is known.
-        flow.prepare(&Loaded, record);
+        flow.prepare(&T::RULES, record);
         action = decide(flow);
         if let Some(reason) = action.emit {
             flow.emit(reason, now_us, record);

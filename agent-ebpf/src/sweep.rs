@@ -9,7 +9,6 @@ use agent_common::{
 use aya_ebpf::{btf_maps::Array, helpers::generated::bpf_for_each_map_elem, macros::btf_map};
 
 use crate::{
-    config::Loaded,
     counters,
     emit::{self, Action},
     packet,
@@ -73,7 +72,7 @@ unsafe extern "C" fn visit<T: Table>(
         return 0;
     };
     let silent = request.now_us.saturating_sub(flow.summary.last_us);
-    let action = flow.on_sweep(key.ifindex, request, &Loaded);
+    let action = flow.on_sweep(key.ifindex, request, &T::RULES);
     // VERIFIER: before Linux 6.2 the lock of a callback's entry is not recognised as taken; that of an entry
     // looked up is.
     let entry = match action {
@@ -89,7 +88,7 @@ unsafe extern "C" fn visit<T: Table>(
         SweepAction::Emit(_) | SweepAction::End(Some(_)) => {
             let waiting = &mut report.waiting;
             emit::vector::<T>(entry, key, TOKEN, request.now_us, counters, waiting, |flow| {
-                match flow.on_sweep(key.ifindex, request, &Loaded) {
+                match flow.on_sweep(key.ifindex, request, &T::RULES) {
                     SweepAction::Keep => Action { emit: None, end: false },
                     SweepAction::Emit(reason) => Action { emit: Some(reason), end: false },
                     SweepAction::End(reason) => Action { emit: reason, end: true },
@@ -114,7 +113,7 @@ fn end_quietly<T: Table>(entry: *mut Entry, key: &FlowKey, request: &SweepReques
         return false;
     };
     let ends = match locked.living(key) {
-        Some(flow) => flow.on_sweep(key.ifindex, request, &Loaded) == SweepAction::End(None),
+        Some(flow) => flow.on_sweep(key.ifindex, request, &T::RULES) == SweepAction::End(None),
         None => false,
     };
     if ends {

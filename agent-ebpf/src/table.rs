@@ -8,6 +8,7 @@
 use core::{ffi::c_void, marker::PhantomData, mem::offset_of};
 
 use agent_common::{
+    config::Thresholds,
     entry::{ALIVE, DEAD, Entry, NEW, Place},
     flow::Flow,
     key::FlowKey,
@@ -19,10 +20,14 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::config;
+use crate::config::{self, Loaded};
 
 /// A flow table, and how its entries are locked.
 pub(crate) trait Table {
+    /// The rules of its flows.
+    type Rules: Thresholds;
+    /// The same.
+    const RULES: Self::Rules;
     /// The map, for a walk.
     fn map() -> *mut c_void;
     /// The entry of a key.
@@ -73,6 +78,9 @@ fn place(key: &FlowKey) -> Place {
 }
 
 impl Table for Packets {
+    type Rules = Loaded;
+    const RULES: Loaded = Loaded;
+
     #[inline(always)]
     fn map() -> *mut c_void {
         (&raw const FLOWS).cast_mut().cast()

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod attached;
 pub mod awkward;
 pub mod capture;
+#[cfg(feature = "arrow")]
 pub mod columns;
 pub mod compare;
 pub mod consumers;

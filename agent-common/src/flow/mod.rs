@@ -294,10 +294,16 @@ impl Flow {
         let totals = &mut self.summary.totals[direction];
         totals.see(arrival);
         let (capacity, iat_us) = (thresholds.window(), now_us - last_us);
-        if reread(&arrival.segments.count) == 1 {
+        if !thresholds.has_super_packets() || reread(&arrival.segments.count) == 1 {
             totals.add_packet(&arrival.segments);
             self.note_flags(arrival.tcp_flags, direction);
-            self.window.push_packet(capacity, &arrival.segments, iat_us, arrival.tcp_flags, direction);
+            self.window.push_packet(
+                capacity,
+                &arrival.segments,
+                iat_us,
+                arrival.tcp_flags,
+                direction,
+            );
         } else {
             self.summary.super_packets += 1;
             totals.add_segments(&arrival.segments, arrival.tcp_flags);

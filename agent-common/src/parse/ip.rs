@@ -53,7 +53,8 @@ pub(super) fn parse<S: Source + ?Sized>(
 fn v4<S: Source + ?Sized>(source: &S, frame: &Frame, at: u32) -> Result<IpLayer, Malformed> {
     // RFC 791, 3.1. In words, for of bytes LLVM makes a load each.
     const { assert!(size_of::<Ipv4Hdr>() == size_of::<[u32; 5]>()) };
-    let [first, second, third, src, dst]: [u32; 5] = source.load(at).ok_or(Malformed::TruncatedIp)?;
+    let [first, second, third, src, dst]: [u32; 5] =
+        source.load(at).ok_or(Malformed::TruncatedIp)?;
     let [first, second, third] = [first, second, third].map(u32::from_be);
     if first >> 28 != 4 {
         return Err(Malformed::BadIpVersion);

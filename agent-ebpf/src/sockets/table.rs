@@ -9,7 +9,7 @@ use core::{
 use agent_common::{entry::Entry, key::FlowKey};
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::HashMap, macros::btf_map};
 
-use crate::table::Table;
+use crate::{config::Loaded, table::Table};
 
 /// The size is the loader's (`--max-flows`).
 #[btf_map]
@@ -27,6 +27,10 @@ pub(crate) struct Sockets;
 const TRIES: u32 = 1024;
 
 impl Table for Sockets {
+    // A call is one packet.
+    type Rules = Loaded<false>;
+    const RULES: Loaded<false> = Loaded;
+
     #[inline(always)]
     fn map() -> *mut c_void {
         (&raw const SOCKETS).cast_mut().cast()

@@ -138,11 +138,7 @@ impl FlowTable {
             return Found::Full;
         }
         let Self { index, entries, wake_us, free, .. } = self;
-        let entry = Entry {
-            key: *key,
-            sizes: SegmentSizes::default(),
-            flow: Flow::zeroed(),
-        };
+        let entry = Entry { key: *key, sizes: SegmentSizes::default(), flow: Flow::zeroed() };
         let place = if let Some(place) = free.pop() {
             entries[place as usize] = entry;
             place
