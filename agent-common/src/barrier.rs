@@ -41,7 +41,7 @@ pub(crate) fn opaque(value: u64) -> u64 {
         let mut value = value;
         // SAFETY: changes nothing; as far as LLVM knows, it may change the number.
         unsafe {
-            asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags))
+            asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags));
         };
         value
     }

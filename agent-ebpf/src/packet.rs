@@ -65,8 +65,10 @@ impl Packet {
     pub(crate) fn frame(&self, link: Link) -> Frame {
         let mut wire_len = self.len;
         if config::rehearsal() {
-            // SAFETY: the program's context; volatile, so that it is read here only.
-            let mark = unsafe { (&raw const (*self.skb).mark).read_volatile() };
+            // SAFETY: the program's context.
+            let fields = unsafe { &*self.skb };
+            // SAFETY: a valid reference; volatile, so that it is read here only.
+            let mark = unsafe { (&raw const fields.mark).read_volatile() };
             if mark != 0 {
                 wire_len = mark;
             }
@@ -84,8 +86,10 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn now_us(&self) -> u64 {
         if config::rehearsal() {
-            // SAFETY: the program's context; volatile, so that it is read here only.
-            let now_ns = unsafe { (&raw const (*self.skb).tstamp).read_volatile() };
+            // SAFETY: the program's context.
+            let fields = unsafe { &*self.skb };
+            // SAFETY: a valid reference; volatile, so that it is read here only.
+            let now_ns = unsafe { (&raw const fields.tstamp).read_volatile() };
             now_ns / 1000
         } else {
             now_us()

@@ -88,7 +88,7 @@ impl Table for Packets {
 
     #[inline(always)]
     fn find(key: &FlowKey) -> Option<*mut Entry> {
-        FLOWS.get_ptr_mut(&place(key)).map(<*mut Guarded>::cast)
+        FLOWS.get_ptr_mut(place(key)).map(<*mut Guarded>::cast)
     }
 
     #[inline(always)]
@@ -96,12 +96,12 @@ impl Table for Packets {
         let value = (&raw const *entry).cast::<Guarded>();
         // SAFETY: of one layout; the kernel leaves the lock out of the copy.
         let value = unsafe { &*value };
-        let _ = FLOWS.insert(&place(&entry.key), value, BPF_NOEXIST.into());
+        let _ = FLOWS.insert(place(&entry.key), value, BPF_NOEXIST.into());
     }
 
     #[inline(always)]
     fn remove(key: &FlowKey) {
-        let _ = FLOWS.remove(&place(key));
+        let _ = FLOWS.remove(place(key));
     }
 
     #[inline(always)]

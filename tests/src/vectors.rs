@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use agent_common::{
-    config::{Config, Thresholds as _},
+    config::Config,
     flow::{Arrival, Flow, Standing},
     parse::{Frame, Link, parse},
     record::{Reason, Record},

@@ -4,11 +4,12 @@
 //! inlined, and structures are written field by field.
 
 mod owned;
+mod totals;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    barrier::{clear, copy, elapsed, opaque, reread, saturating_sum, settled},
+    barrier::{clear, copy, elapsed, reread, saturating_sum, settled},
     config::{LINGER_US, Thresholds},
     layout::laid_out,
     owner::Owner,
@@ -19,34 +20,7 @@ use crate::{
     window::Window,
 };
 
-/// `init_window` of a direction that has none.
-pub const NO_WINDOW: u32 = u32::MAX;
-
-laid_out! {
-/// What one direction of a flow has carried since the flow began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Totals {
-    /// Wire packets.
-    pub packets: u64,
-    /// Σ IP length, in bytes.
-    pub bytes: u64,
-    /// Σ bytes above the transport header.
-    pub payload_bytes: u64,
-    /// Packets by TCP flag, in the order of [`tcp::NAMES`].
-    pub flags: [u64; 8],
-    /// TCP window field of the first packet, unscaled; [`NO_WINDOW`] if there is none.
-    pub init_window: u32,
-    /// Smallest TTL or hop limit; 0 before the first packet.
-    pub ttl_min: u8,
-    /// Largest TTL or hop limit; 0 before the first packet.
-    pub ttl_max: u8,
-    /// Zero.
-    pub padding: [u8; 2],
-}
-}
-
-const _: () = assert!(size_of::<Totals>() == 96);
+pub use self::totals::{NO_WINDOW, Totals};
 
 laid_out! {
 /// What a vector says of the flow beside its window.
@@ -380,29 +354,6 @@ impl Flow {
         }
     }
 
-    /// Counts the flags of a packet.
-    ///
-    /// Eight counters for each would cost as much as all else that a packet does to the totals. So its flags are added
-    /// to eight bytes of one word, and these to the totals before one can overflow, and when a vector is made.
-    #[inline(always)]
-    fn note_flags(&mut self, tcp_flags: u8, direction: usize) {
-        if self.recent == u8::MAX {
-            self.settle_flags();
-        }
-        self.recent += 1;
-        self.recent_flags[direction & 1] += tcp::lanes(tcp_flags);
-    }
-
-    /// Adds the recent flags to the totals.
-    #[inline(always)]
-    fn settle_flags(&mut self) {
-        let [fwd, bwd] = &mut self.summary.totals;
-        fwd.add_flags(self.recent_flags[0], 1);
-        bwd.add_flags(self.recent_flags[1], 1);
-        clear(&mut self.recent_flags);
-        self.recent = 0;
-    }
-
     /// Why a vector is due now, if one is.
     #[inline(always)]
     pub fn due<T: Thresholds>(&self, now_us: u64, thresholds: &T) -> Option<Reason> {
@@ -521,52 +472,6 @@ impl Flow {
                 self.due = Reason::Fin as u8;
             }
             self.closed |= fin;
-        }
-    }
-}
-
-impl Totals {
-    /// What the headers of a packet say, however many segments it stands for.
-    #[inline(always)]
-    fn see(&mut self, arrival: &Arrival) {
-        if self.packets == 0 {
-            self.init_window = arrival.tcp_window;
-            self.ttl_min = arrival.ttl;
-            self.ttl_max = arrival.ttl;
-        } else if arrival.ttl < self.ttl_min {
-            self.ttl_min = arrival.ttl;
-        } else if arrival.ttl > self.ttl_max {
-            self.ttl_max = arrival.ttl;
-        }
-    }
-
-    /// Adds a plain packet, but for its flags.
-    #[inline(always)]
-    fn add_packet(&mut self, segments: &Segments) {
-        let bytes = u64::from(segments.last_len);
-        self.packets += 1;
-        self.bytes += bytes;
-        self.payload_bytes += bytes - u64::from(segments.headers);
-    }
-
-    /// Adds a super-packet.
-    #[inline(always)]
-    fn add_segments(&mut self, segments: &Segments, tcp_flags: u8) {
-        self.packets += u64::from(segments.count);
-        self.bytes += segments.bytes();
-        self.payload_bytes += segments.payload_bytes();
-        self.add_flags(tcp::lanes(tcp_flags), segments.count.into());
-    }
-
-    /// Adds flags, in a byte each, of `count` segments.
-    #[inline(always)]
-    fn add_flags(&mut self, lanes: u64, count: u64) {
-        let lanes = opaque(lanes);
-        for bit in 0..8 {
-            // One segment of a super-packet keeps these, see `SegmentFlags`.
-            let single = (tcp::FIN | tcp::PSH | tcp::CWR) & 1 << bit != 0;
-            let weight = if single { 1 } else { count };
-            self.flags[bit] += (lanes >> (8 * bit) & 0xff) * weight;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use agent_common::{
-    config::{Config, Thresholds as _},
+    config::Config,
     flow::{Arrival, Flow, Standing},
     parse::{Frame, Link, parse},
     record::{Reason, Record},
