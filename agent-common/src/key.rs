@@ -360,3 +360,29 @@ fn icmp_counterpart(protocol: u8, kind: u8) -> Option<u8> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A product with an odd number tells every factor apart: one that was left out would not show.
+        #[test]
+        fn every_word_of_a_key_counts_in_its_digest(
+            words in any::<[u32; DIGESTED]>(),
+            secrets in any::<[u64; DIGESTED]>(),
+            at in 0..DIGESTED,
+            change in 1..=u32::MAX,
+        ) {
+            let digest = |words: [u32; DIGESTED]| {
+                bytemuck::cast::<_, FlowKey>(words).digest(|word| secrets[word] | 1)
+            };
+            let mut other = words;
+            other[at] ^= change;
+            prop_assert_eq!(digest(words), digest(words));
+            prop_assert_ne!(digest(words), digest(other));
+        }
+    }
+}
