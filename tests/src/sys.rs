@@ -54,6 +54,19 @@ pub fn pin_to_cpu(cpu: usize) {
     sched_setaffinity(Pid::from_raw(0), &set).expect("bind to one processor");
 }
 
+/// Lets no other ordinary process, and none that has called this too, interrupt the calling thread and those that it starts from
+/// now on: `SCHED_FIFO` of sched(7).
+pub(crate) fn run_uninterrupted() {
+    // SAFETY: every field of it may be zero.
+    let mut how: libc::sched_param = unsafe { std::mem::zeroed() };
+    how.sched_priority = 1;
+    // SAFETY: asks for nothing.
+    let this = unsafe { libc::pthread_self() };
+    // SAFETY: this thread lives, and the pointer is to a live sched_param. By sched_setscheduler(2) musl would refuse.
+    let refused = unsafe { libc::pthread_setschedparam(this, libc::SCHED_FIFO, &raw const how) };
+    assert_eq!(refused, 0, "first in, first out: {}", io::Error::from_raw_os_error(refused));
+}
+
 /// Looks up an interface in the calling thread's namespace.
 pub(crate) fn if_index(name: &str) -> i32 {
     let index = if_nametoindex(name).unwrap_or_else(|e| panic!("interface {name}: {e}"));

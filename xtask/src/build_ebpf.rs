@@ -24,7 +24,7 @@ const OBJECT: &str = "agent/bpf/feature-agent.bpf.o";
 
 /// It loads rustc's own LLVM 22: later ones need an LLVM of the system's.
 const LINKER: Tool =
-    Tool { name: "bpf-linker", version: "0.10.4", flags: &[], takes: "two minutes" };
+    Tool { name: "bpf-linker", version: "0.10.4", flags: &[], takes: "half a minute" };
 
 /// The target of the kernel program.
 const TARGET: &str = "bpfel-unknown-none";

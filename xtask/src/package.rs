@@ -17,7 +17,7 @@ const CARGO_DEB: Tool = Tool {
     name: "cargo-deb",
     version: "3.8.0",
     flags: &["--no-default-features"],
-    takes: "two minutes",
+    takes: "a minute",
 };
 
 /// What the program generates: its own name for it, and the file in the package.
@@ -54,6 +54,15 @@ pub(crate) enum Trial {
 }
 
 impl Trial {
+    /// By which profile the program is built, and what cargo is told besides. What is made for a trial alone is what the tests'
+    /// guests run: it need not be worth ten minutes.
+    fn build(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::No | Self::Must => ("release", &[]),
+            Self::IfPossible => ("trial", &["--no-default-features"]),
+        }
+    }
+
     /// Whether to go on after a step that takes more than some machines have: in place of an error, a sentence may
     /// say that the trial ends there.
     pub(crate) fn goes_on_after(self, step: Result<()>) -> Result<bool> {
@@ -82,7 +91,7 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
     }
     // A trial alone is not worth the five minutes in which cargo-deny is built.
     let unchecked = if trial == Trial::IfPossible { None } else { Some(deny::deny()?) };
-    let program = static_program()?;
+    let program = static_program(trial)?;
     let folder = project::target()?.join("package");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for (kind, file) in GENERATED {
@@ -90,7 +99,7 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
         write(&folder.join(file), &(text + "\n"))?;
     }
     write(&folder.join("sbom.cdx.json"), &sbom::cyclonedx(TARGET)?)?;
-    let deb = deb(&folder)?;
+    let deb = deb(&folder, trial)?;
     let tarball = tarball(&folder, &program)?;
     for made in [&deb, &tarball] {
         let bytes = fs::metadata(made).with_context(|| format!("no {}", made.display()))?.len();
@@ -113,14 +122,12 @@ pub(crate) fn target() -> Result<()> {
 }
 
 /// Builds the program without anything dynamic, and looks whether that is so.
-fn static_program() -> Result<PathBuf> {
-    shell::run(project::cargo()?.args(["build", "--release", "--locked"]).args([
-        "--package",
-        "feature-agent",
-        "--target",
-        TARGET,
-    ]))?;
-    let program = project::target()?.join(TARGET).join("release/feature-agent");
+fn static_program(trial: Trial) -> Result<PathBuf> {
+    let (profile, flags) = trial.build();
+    let mut cargo = project::cargo()?;
+    cargo.args(["build", "--profile", profile, "--locked", "--target", TARGET]);
+    shell::run(cargo.args(["--package", "feature-agent"]).args(flags))?;
+    let program = project::target()?.join(TARGET).join(profile).join("feature-agent");
     let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     if asks_for_a_loader(&bytes)? {
         bail!("{} asks for a dynamic loader: it is not static", program.display());
@@ -142,7 +149,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Has cargo-deb make the package as agent/Cargo.toml describes it.
-fn deb(folder: &Path) -> Result<PathBuf> {
+fn deb(folder: &Path, trial: Trial) -> Result<PathBuf> {
+    let (profile, _) = trial.build();
     let maker = CARGO_DEB.ensure()?;
     let place = folder.join("feature-agent_amd64.deb");
     shell::run(
@@ -150,6 +158,7 @@ fn deb(folder: &Path) -> Result<PathBuf> {
             .current_dir(project::root()?)
             .env("CARGO_TARGET_DIR", project::target()?)
             .args(["deb", "--package", "feature-agent", "--no-build", "--target", TARGET])
+            .args(["--profile", profile])
             .arg("--output")
             .arg(&place),
     )?;

@@ -15,7 +15,7 @@ impl Made {
     pub(super) fn build(targets: &[&str]) -> Result<Self> {
         package::target()?;
         let mut cargo = project::cargo()?;
-        cargo.args(["build", "--profile", "vm", "--target", package::TARGET]);
+        cargo.args(["build", "--profile", "trial", "--target", package::TARGET]);
         // What writes files of columns is half of all there is to build, and none of it is tried here.
         cargo.args(["--no-default-features", "--message-format", "json"]);
         cargo.args(["--package", "feature-agent", "--bin", "feature-agent"]);
