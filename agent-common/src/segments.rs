@@ -40,13 +40,6 @@ impl Segments {
         Self { count, len: headers + gso_size, last_len: headers + last, headers, kept: 0 }
     }
 
-    /// 1 for a super-packet that is counted as its wire packets, else 0.
-    #[inline(always)]
-    pub fn split(&self) -> u32 {
-        // VERIFIER: the sign of a difference; a comparison would double the paths.
-        ((1 - i64::from(self.count)) >> 63) as u32 & 1
-    }
-
     /// The first, each of the middle and the last segment of a super-packet as the window remembers them. The gap
     /// lies before the first.
     #[inline(always)]

@@ -178,39 +178,49 @@ impl<T: Table> Locked<T> {
     /// more, the entry of `key`; look again.
     #[inline(always)]
     pub(crate) fn enter(&mut self, key: &FlowKey) -> Option<(&mut Flow, bool)> {
-        let token = self.token;
-        let entry = self.entry();
-        if !entry.key.same(key) || entry.state == DEAD || !T::holds(entry, token) {
+        if !self.is_of(key) || *self.state() == DEAD || !T::holds(self.entry, self.token) {
             return None;
         }
-        let new = entry.state == NEW;
+        let new = *self.state() == NEW;
         if new {
-            entry.state = ALIVE;
+            *self.state() = ALIVE;
         }
-        Some((&mut entry.flow, new))
+        Some((self.flow(), new))
     }
 
     /// The flow of `key`, if it has begun and has not ended.
     #[inline(always)]
     pub(crate) fn living(&mut self, key: &FlowKey) -> Option<&mut Flow> {
-        let token = self.token;
-        let entry = self.entry();
-        if !entry.key.same(key) || entry.state != ALIVE || !T::holds(entry, token) {
+        if !self.is_of(key) || *self.state() != ALIVE || !T::holds(self.entry, self.token) {
             return None;
         }
-        Some(&mut entry.flow)
+        Some(self.flow())
     }
 
     /// Marks the flow dead: the caller deletes the entry as soon as the lock is free.
     #[inline(always)]
     pub(crate) fn kill(&mut self) {
-        self.entry().state = DEAD;
+        *self.state() = DEAD;
     }
 
     #[inline(always)]
-    fn entry(&mut self) -> &mut Entry {
+    fn is_of(&self, key: &FlowKey) -> bool {
+        // SAFETY: an entry of the map, whose key nobody writes while the lock is held.
+        unsafe { &(*self.entry).key }.same(key)
+    }
+
+    // Each field by itself: a sweep keeps hold of the key meanwhile.
+
+    #[inline(always)]
+    fn state(&mut self) -> &mut u64 {
         // SAFETY: an entry of the map, this CPU's alone while the lock is held.
-        unsafe { &mut *self.entry }
+        unsafe { &mut (*self.entry).state }
+    }
+
+    #[inline(always)]
+    fn flow(&mut self) -> &mut Flow {
+        // SAFETY: as above.
+        unsafe { &mut (*self.entry).flow }
     }
 }
 

@@ -10,11 +10,12 @@ use agent_common::{
     config::Config,
     counters::Counters,
     filter,
+    key::Secrets,
     parse::{Link, Malformed},
     sweep::{SweepReport, SweepRequest},
 };
 use feature_agent::{
-    bpf::{Kernel, LoadOptions, PacketContext, Program},
+    bpf::{Kernel, LoadOptions, PacketContext, Program, random_secrets},
     line::{Context, LineWriter, Shape},
 };
 
@@ -59,6 +60,11 @@ pub fn config(rules: Rules, window: u32) -> Config {
 impl InKernel {
     /// Loads the program.
     pub fn new(config: Config, max_flows: u32, ring_bytes: u32) -> Self {
+        Self::with_secrets(config, max_flows, ring_bytes, random_secrets())
+    }
+
+    /// The same, with flows placed in the table by these numbers.
+    pub fn with_secrets(config: Config, max_flows: u32, ring_bytes: u32, secrets: Secrets) -> Self {
         let options = LoadOptions {
             config,
             filter: filter::Program::ALL,
@@ -66,6 +72,7 @@ impl InKernel {
             max_flows,
             ring_bytes,
             kernel_log: false,
+            secrets,
         };
         let kernel = Kernel::load(&options).unwrap_or_else(|e| panic!("{e:#}"));
         Self { kernel, writer: LineWriter::new(Shape::Flat), printed: Vec::new() }

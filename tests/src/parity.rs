@@ -14,7 +14,7 @@ use agent_common::{
     sweep::SweepRequest,
 };
 use feature_agent::{
-    bpf::{Kernel, LoadOptions},
+    bpf::{Kernel, LoadOptions, random_secrets},
     capture::{Captures, Packet},
     line::{Context, LineWriter, Shape},
     replay::Engine,
@@ -272,6 +272,7 @@ fn load(settings: &FlowSettings) -> Kernel {
         max_flows: *max_flows,
         ring_bytes: 32 << 20,
         kernel_log: false,
+        secrets: random_secrets(),
     };
     Kernel::load(&options).unwrap_or_else(|e| panic!("{e:#}"))
 }

@@ -388,6 +388,40 @@ fn a_full_table_counts_packets_and_bytes() {
 }
 
 #[test]
+fn a_flow_is_never_taken_for_another_in_its_place() {
+    if !is_root_or_say("a_flow_is_never_taken_for_another_in_its_place") {
+        return;
+    }
+    // Flows whose keys' words have one sum have one place, by these.
+    let (rules, secrets) = (Rules::PATIENT, [1; 12]);
+    let mut kernel = InKernel::with_secrets(config(rules, 64), 16, LARGE_RING, secrets);
+    let frame = |[src, dst]: [u8; 2], time_us| {
+        let packet = V4::new([10, 0, 0, src].into(), [10, 0, 0, dst].into(), 17);
+        let packet = packet.packet(&craft::udp(1000, 53, b"hello"));
+        Frame::ethernet(time_us * 1000, craft::ethernet(&[], IPV4, &packet))
+    };
+    let (first, second, elsewhere) = ([1, 4], [2, 3], [1, 5]);
+    for (time, flow) in [first, second, first, second, elsewhere, first].into_iter().enumerate() {
+        kernel.push(&frame(flow, SECOND + time as u64));
+    }
+    let counters = kernel.counters();
+    assert_eq!((counters.accounted, counters.table_full, counters.flows), (4, 2, 2));
+    assert_eq!((counters.table_full_bytes, counters.unaccounted()), (2 * 33, 0));
+    kernel.stop();
+    let mut found: Vec<(String, u64)> = Vec::new();
+    for line in kernel.lines() {
+        found.push((line.text("dst").to_owned(), line.packets()));
+    }
+    found.sort();
+    assert_eq!(found, [("10.0.0.4".to_owned(), 3), ("10.0.0.5".to_owned(), 1)]);
+    // The place is free again.
+    kernel.push(&frame(second, 2 * SECOND));
+    kernel.stop();
+    let lines = kernel.lines();
+    assert_eq!((lines[0].text("dst"), lines[0].packets(), lines.len()), ("10.0.0.3", 1, 1));
+}
+
+#[test]
 fn a_sweep_tells_the_ages_of_what_is_left() {
     if !is_root_or_say("a_sweep_tells_the_ages_of_what_is_left") {
         return;

@@ -8,6 +8,10 @@ use crate::{project, root, run, shell, vm};
 
 /// The section of the bench that takes a kernel with probes at its functions (`tests/benches/bench/socket.rs`).
 const OF_PROBES: &str = "socket hook, per call";
+/// What is in the names of its rows.
+const ITS_ROWS: [&str; 4] = ["UDP", "TCP", "fentry", "kprobe"];
+/// Words that no other section, and no row of one, has in its name.
+const ITS_OWN: [&str; 4] = ["socket", "hook", "fentry", "kprobe"];
 
 /// Runs the bench, as root if that can be had, and passes the arguments on. What this kernel cannot run is measured on
 /// another, in a virtual machine.
@@ -15,10 +19,11 @@ pub(crate) fn bench(args: &[String]) -> Result<()> {
     let args = with_whole_path(args)?;
     let filter = filter(&args);
     let has_probes = Path::new("/sys/bus/event_source/devices/kprobe/type").exists();
-    let in_guest = !has_probes && filter.is_none_or(|filter| OF_PROBES.contains(filter));
-    // No other section has these words in its name.
-    let is_of_probes = |filter: &str| ["socket", "hook"].iter().any(|word| filter.contains(word));
-    let only_there = in_guest && filter.is_some_and(is_of_probes);
+    let is_there =
+        |filter| OF_PROBES.contains(filter) || ITS_ROWS.iter().any(|row| row.contains(filter));
+    let in_guest = !has_probes && filter.is_none_or(is_there);
+    let is_its_own = |filter: &str| ITS_OWN.iter().any(|word| filter.contains(word));
+    let only_there = in_guest && filter.is_some_and(is_its_own);
     if !only_there {
         here(&args)?;
     }

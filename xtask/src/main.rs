@@ -43,7 +43,7 @@ cargo xtask COMMAND
                          what a packet, a flow, a vector and the daemon cost, in 2 minutes, as root, and
                          a call on a socket, where need be in a virtual machine, in 2 more;
                          FILTER: only rows or sections with this in their name; --quick: each once;
-                         --json: every sample goes to FILE instead of target/bench.json
+                         --json: every sample of this machine goes to FILE instead of target/bench.json
   endurance [VECTORS [SINK]]
                          ten million vectors, or so many, through each sink: every one is received, or
                          counted and told about

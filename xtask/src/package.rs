@@ -63,6 +63,14 @@ impl Trial {
         }
     }
 
+    /// Where what was made goes, below `target/package`. What is for a trial alone is not to be taken for the product.
+    fn products(self) -> &'static str {
+        match self {
+            Self::No | Self::Must => "",
+            Self::IfPossible => "trial",
+        }
+    }
+
     /// Whether to go on after a step that takes more than some machines have: in place of an error, a sentence may
     /// say that the trial ends there.
     pub(crate) fn goes_on_after(self, step: Result<()>) -> Result<bool> {
@@ -93,14 +101,15 @@ pub(crate) fn package(args: &[String]) -> Result<()> {
     let unchecked = if trial == Trial::IfPossible { None } else { Some(deny::deny()?) };
     let program = static_program(trial)?;
     let folder = project::target()?.join("package");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let products = folder.join(trial.products());
+    fs::create_dir_all(&products).with_context(|| format!("cannot make {}", products.display()))?;
     for (kind, file) in GENERATED {
         let text = shell::read(Command::new(&program).args(["generate", kind]))?;
         write(&folder.join(file), &(text + "\n"))?;
     }
     write(&folder.join("sbom.cdx.json"), &sbom::cyclonedx(TARGET)?)?;
-    let deb = deb(&folder, trial)?;
-    let tarball = tarball(&folder, &program)?;
+    let deb = deb(&products, trial)?;
+    let tarball = tarball(&folder, &products, &program)?;
     for made in [&deb, &tarball] {
         let bytes = fs::metadata(made).with_context(|| format!("no {}", made.display()))?.len();
         shell::say(&format!("{}: {bytes} bytes", made.display()));
@@ -149,10 +158,10 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Has cargo-deb make the package as agent/Cargo.toml describes it.
-fn deb(folder: &Path, trial: Trial) -> Result<PathBuf> {
+fn deb(products: &Path, trial: Trial) -> Result<PathBuf> {
     let (profile, _) = trial.build();
     let maker = CARGO_DEB.ensure()?;
-    let place = folder.join("feature-agent_amd64.deb");
+    let place = products.join("feature-agent_amd64.deb");
     shell::run(
         Command::new(maker)
             .current_dir(project::root()?)
@@ -166,9 +175,9 @@ fn deb(folder: &Path, trial: Trial) -> Result<PathBuf> {
 }
 
 /// The same without a package manager.
-fn tarball(folder: &Path, program: &Path) -> Result<PathBuf> {
+fn tarball(folder: &Path, products: &Path, program: &Path) -> Result<PathBuf> {
     let name = "feature-agent-x86_64";
-    let content = folder.join(name);
+    let content = products.join(name);
     if content.exists() {
         fs::remove_dir_all(&content)
             .with_context(|| format!("cannot empty {}", content.display()))?;
@@ -183,7 +192,7 @@ fn tarball(folder: &Path, program: &Path) -> Result<PathBuf> {
         fs::copy(&file, content.join(name))
             .with_context(|| format!("cannot copy {}", file.display()))?;
     }
-    let tarball = folder.join(format!("{name}.tar.gz"));
+    let tarball = products.join(format!("{name}.tar.gz"));
     // Without owner and order of this machine.
     shell::run(
         Command::new("tar")
@@ -191,7 +200,7 @@ fn tarball(folder: &Path, program: &Path) -> Result<PathBuf> {
             .args(["--sort=name", "--file"])
             .arg(&tarball)
             .arg("--directory")
-            .arg(folder)
+            .arg(products)
             .arg(name),
     )?;
     Ok(tarball)

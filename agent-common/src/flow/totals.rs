@@ -23,7 +23,8 @@ pub struct Totals {
     pub bytes: u64,
     /// Σ bytes above the transport header.
     pub payload_bytes: u64,
-    /// Packets by TCP flag, in the order of [`tcp::NAMES`].
+    /// Packets by TCP flag, in the order of [`tcp::NAMES`]. In the flow table those of the last packets are not in it yet:
+    /// they are in the flow's `recent_flags`.
     pub flags: [u64; 8],
     /// TCP window field of the first packet, unscaled; [`NO_WINDOW`] if there is none.
     pub init_window: u32,

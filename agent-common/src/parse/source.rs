@@ -1,13 +1,6 @@
 //! Where the bytes of a frame lie, and the one way to read a header from them.
 
-use network_types::{
-    icmp::Icmpv4Hdr,
-    ip::{Ipv4Hdr, Ipv6Hdr},
-    sctp::SctpHdr,
-    tcp::TcpHdr,
-    udp::UdpHdr,
-    vlan::VlanHdr,
-};
+use network_types::{icmp::Icmpv4Hdr, sctp::SctpHdr, udp::UdpHdr, vlan::VlanHdr};
 
 /// A header that any bytes of its size are a value of.
 ///
@@ -18,12 +11,6 @@ pub unsafe trait Header: Copy {}
 
 // SAFETY: plain integers and byte arrays, `repr(C)`, no padding.
 unsafe impl Header for VlanHdr {}
-// SAFETY: as above.
-unsafe impl Header for Ipv4Hdr {}
-// SAFETY: as above.
-unsafe impl Header for Ipv6Hdr {}
-// SAFETY: as above.
-unsafe impl Header for TcpHdr {}
 // SAFETY: as above.
 unsafe impl Header for UdpHdr {}
 // SAFETY: as above.

@@ -71,6 +71,8 @@ pub struct LoadOptions {
     pub ring_bytes: u32,
     /// Whether the program says why it could not read or place a packet.
     pub kernel_log: bool,
+    /// By what flows are placed in the table: [`random_secrets`], or whoever sends packets can have them collide.
+    pub secrets: Secrets,
 }
 
 /// Programs of the object, by what they are for.
@@ -123,7 +125,8 @@ impl Kernel {
     /// Makes the maps, and loads what walks them. Every other program is loaded at its first use, unless [`Self::prepare`]
     /// has: the verifier takes its time for each. Nothing is attached yet.
     pub fn load(options: &LoadOptions) -> Result<Self> {
-        let LoadOptions { config, filter, hook, max_flows, ring_bytes, kernel_log } = options;
+        let LoadOptions { config, filter, hook, max_flows, ring_bytes, kernel_log, secrets } =
+            options;
         // aya-log's levels: 0 is off, and the verifier then removes what would log.
         let log_level: u8 = if *kernel_log { 5 } else { 0 };
         let offsets = offsets::read(config.process != 0, hook.sees_calls())?;
@@ -131,7 +134,7 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("CONFIG", bytemuck::bytes_of(config), true)
-            .override_global("SECRETS", bytemuck::bytes_of(&secrets()), true)
+            .override_global("SECRETS", bytemuck::bytes_of(secrets), true)
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("FILTER", bytemuck::bytes_of(filter), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -282,8 +285,8 @@ fn not_in_object(name: &str) -> String {
     format!("the embedded kernel program has no `{name}`: this build is broken, make it anew")
 }
 
-/// Random numbers: SipHash by a key that std has from the operating system.
-fn secrets() -> Secrets {
+/// Others at each call: SipHash by a key that std has from the operating system.
+pub fn random_secrets() -> Secrets {
     let state = RandomState::new();
     array::from_fn(|word| state.hash_one(word))
 }

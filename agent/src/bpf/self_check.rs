@@ -1,4 +1,4 @@
-//! The proof, at every start, that the program in this kernel counts as it should.
+//! The proof, at every start, that the program in this kernel counts packets as it should.
 
 use agent_common::{
     counters::Counters,

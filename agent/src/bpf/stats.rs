@@ -18,8 +18,16 @@ use crate::metrics::ProgramStats;
 
 /// The programs' pages in /proc/self/fdinfo, which aya does not read. Held open: after a change of user the
 /// folder is not this process's own any more, and the pages still are.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RunStats(Vec<Page>);
+
+/// The programs whose cost is worth watching.
+const WATCHED: [Program; 4] = [
+    Program::Packet(Link::Ethernet),
+    Program::Packet(Link::Ip),
+    Program::Sweep,
+    Program::SweepCalls,
+];
 
 #[derive(Debug)]
 struct Page {
@@ -30,17 +38,6 @@ struct Page {
 }
 
 impl Kernel {
-    /// The programs whose cost is worth watching, from now on. One whose page cannot be opened is left out.
-    pub fn run_stats(&self) -> RunStats {
-        let programs = [Program::Packet(Link::Ethernet), Program::Packet(Link::Ip), Program::Sweep];
-        let pages = programs.into_iter().filter_map(|program| {
-            let file = self.page(program)?;
-            let before = read(&file)?;
-            Some(Page { program: program.name(), file, before })
-        });
-        RunStats(pages.collect())
-    }
-
     /// Whether a program was compiled for this processor; `None` if that cannot be read.
     pub fn is_compiled(&self, program: Program) -> Option<bool> {
         let page = io::read_to_string(self.page(program)?).ok()?;
@@ -72,6 +69,20 @@ impl Kernel {
 }
 
 impl RunStats {
+    /// From now on watches the cost of those that are loaded by now. One whose page cannot be opened is left out.
+    pub fn watch(&mut self, kernel: &Kernel) {
+        for program in WATCHED {
+            let name = program.name();
+            if self.0.iter().any(|page| page.program == name) {
+                continue;
+            }
+            let page = kernel.page(program).and_then(|file| Some((read(&file)?, file)));
+            if let Some((before, file)) = page {
+                self.0.push(Page { program: name, file, before });
+            }
+        }
+    }
+
     /// Of each program that was ever measured.
     pub fn read(&self) -> Vec<ProgramStats> {
         let stats = self.0.iter().filter_map(|Page { program, file, before }| {

@@ -82,6 +82,7 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
             max_flows: settings.max_flows,
             ring_bytes: settings.ring_bytes,
             kernel_log: settings.kernel_log,
+            secrets: bpf::random_secrets(),
         })?;
         kernel.self_check(&links(&settings, &interfaces, account.as_ref()))?;
         // A call is its own process's.
@@ -112,7 +113,7 @@ pub fn run(settings: Settings, given: &Given, reread: Reread<'_>) -> Result<()> 
             daemon.sockets = Some(attachment);
         }
         daemon.pump.source.prove_running()?;
-        daemon.observer.programs = Some(daemon.pump.source.run_stats());
+        daemon.observer.programs.watch(&daemon.pump.source);
         if let Some(pins) = &mut pins {
             let (ring, owner) = (daemon.settings.pin_ring, account.as_ref().map(Account::ids));
             daemon.pump.source.pin(pins, ring, &layout_id(), owner)?;
@@ -251,7 +252,11 @@ impl Daemon<'_> {
                 let name = &interface.name;
                 self.pump.keep_flows_of(interface.index);
                 match self.attached.attach(&mut self.pump, &interface) {
-                    Ok(()) => info!("interface {name} is watched now"),
+                    Ok(()) => {
+                        // It may have been the first that a program was loaded for.
+                        self.observer.programs.watch(&self.pump.source);
+                        info!("interface {name} is watched now");
+                    }
                     Err(error) => warn!("interface {name} is there, but not watched: {error:#}"),
                 }
             }

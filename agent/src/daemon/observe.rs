@@ -27,14 +27,15 @@ const IN_RING: u64 = size_of::<Record>() as u64 + 8;
 pub(super) struct Observer {
     board: Board,
     server: Option<Server>,
-    /// Once they are loaded.
-    pub(super) programs: Option<RunStats>,
+    /// Those that are loaded.
+    pub(super) programs: RunStats,
 }
 
 impl Observer {
     /// Listens for those who ask for metrics.
     pub(super) fn start(address: Option<SocketAddr>) -> Result<Self> {
-        let mut observer = Self { board: Board::new(), server: None, programs: None };
+        let mut observer =
+            Self { board: Board::new(), server: None, programs: RunStats::default() };
         observer.serve_at(address)?;
         Ok(observer)
     }
@@ -79,7 +80,7 @@ impl Observer {
             ring_size: settings.ring_bytes.into(),
             interfaces: settings.interfaces.iter().map(watched).collect(),
             outputs: pump.output_stats(),
-            programs: self.programs.as_ref().map(RunStats::read).unwrap_or_default(),
+            programs: self.programs.read(),
         });
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::{
     check::{Check, Status},
 };
 use crate::{
-    bpf::{Kernel, LoadOptions, Program, probe},
+    bpf::{Kernel, LoadOptions, Program, probe, random_secrets},
     interface::Interface,
     netlink::LinkSocket,
     settings::{AttachMode, Direction, HookChoice, Settings},
@@ -83,6 +83,7 @@ fn in_thread(settings: &Settings) -> Trial {
         max_flows: settings.max_flows,
         ring_bytes: settings.ring_bytes,
         kernel_log: false,
+        secrets: random_secrets(),
     })
     .and_then(|mut kernel| kernel.self_check(&[Link::Ethernet, Link::Ip]).map(|()| kernel));
     let mut kernel = match loaded {

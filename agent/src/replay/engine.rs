@@ -316,7 +316,7 @@ impl Engine {
         counters.seen += u64::from(segments.count);
         counters.accounted += u64::from(segments.count);
         counters.accounted_bytes += segments.bytes();
-        counters.super_packets += u64::from(segments.split());
+        counters.super_packets += u64::from(segments.count > 1);
         frame
     }
 

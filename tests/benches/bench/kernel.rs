@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use agent_common::{config::Config, filter, parse::Link};
 use anyhow::{Result, bail};
-use feature_agent::bpf::{Kernel, LoadOptions, PacketContext, Program};
+use feature_agent::bpf::{Kernel, LoadOptions, PacketContext, Program, random_secrets};
 
 use crate::{
     Plan,
@@ -50,6 +50,7 @@ pub(crate) fn defaults() -> LoadOptions {
         max_flows: 65_536,
         ring_bytes: 8 << 20,
         kernel_log: false,
+        secrets: random_secrets(),
     }
 }
 
