@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use agent_common::key::DIGESTED;
 use feature_agent_tests::{
     craft::{self, IPV4, Tcp, V4},
     frame::Frame,
@@ -393,7 +394,7 @@ fn a_flow_is_never_taken_for_another_in_its_place() {
         return;
     }
     // Flows whose keys' words have one sum have one place, by these.
-    let (rules, secrets) = (Rules::PATIENT, [1; 12]);
+    let (rules, secrets) = (Rules::PATIENT, [1; DIGESTED]);
     let mut kernel = InKernel::with_secrets(config(rules, 64), 16, LARGE_RING, secrets);
     let frame = |[src, dst]: [u8; 2], time_us| {
         let packet = V4::new([10, 0, 0, src].into(), [10, 0, 0, dst].into(), 17);
@@ -408,12 +409,10 @@ fn a_flow_is_never_taken_for_another_in_its_place() {
     assert_eq!((counters.accounted, counters.table_full, counters.flows), (4, 2, 2));
     assert_eq!((counters.table_full_bytes, counters.unaccounted()), (2 * 33, 0));
     kernel.stop();
-    let mut found: Vec<(String, u64)> = Vec::new();
-    for line in kernel.lines() {
-        found.push((line.text("dst").to_owned(), line.packets()));
-    }
-    found.sort();
-    assert_eq!(found, [("10.0.0.4".to_owned(), 3), ("10.0.0.5".to_owned(), 1)]);
+    let lines = kernel.lines();
+    let mut found: Vec<_> = lines.iter().map(|line| (line.text("dst"), line.packets())).collect();
+    found.sort_unstable();
+    assert_eq!(found, [("10.0.0.4", 3), ("10.0.0.5", 1)]);
     // The place is free again.
     kernel.push(&frame(second, 2 * SECOND));
     kernel.stop();

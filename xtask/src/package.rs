@@ -55,7 +55,7 @@ pub(crate) enum Trial {
 
 impl Trial {
     /// By which profile the program is built, and what cargo is told besides. What is made for a trial alone is what the tests'
-    /// guests run: it need not be worth ten minutes.
+    /// guests run: it need not be worth six minutes of optimisation.
     fn build(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::No | Self::Must => ("release", &[]),
