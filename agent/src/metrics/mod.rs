@@ -3,6 +3,7 @@
 //! The main loop makes a [`Snapshot`] after a sweep and puts it up; a thread of its own serves the latest.
 //! Neither ever waits for the other: whoever scrapes, however slowly, takes no time from the packets.
 
+mod classic;
 mod definitions;
 mod health;
 mod page;

@@ -1,4 +1,4 @@
-//! The page at `/metrics`, in OpenMetrics' text, which every Prometheus reads.
+//! The page at `/metrics`, in OpenMetrics' text.
 
 use std::fmt;
 

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::{debug, warn};
 
-use super::{health::health, page::Page, snapshot::Board};
+use super::{classic::classic, health::health, page::Page, snapshot::Board};
 use crate::privilege;
 
 /// Scrapers at one time; more wait for one to finish.
@@ -154,10 +154,12 @@ impl Pages {
             let said = "the metrics cannot be written\n".to_owned();
             return response(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, said);
         };
-        // The older format takes the same text: what it does not know are comments to it.
         let accepts = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
-        let open = accepts.is_some_and(|accept| accept.contains("openmetrics"));
-        response(StatusCode::OK, if open { OPEN_METRICS } else { PLAIN_METRICS }, text)
+        if accepts.is_some_and(|accept| accept.contains("openmetrics")) {
+            response(StatusCode::OK, OPEN_METRICS, text)
+        } else {
+            response(StatusCode::OK, PLAIN_METRICS, classic(&text))
+        }
     }
 }
 

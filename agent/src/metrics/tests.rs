@@ -11,7 +11,7 @@ use std::{
 
 use agent_common::counters::Counters;
 
-use super::{definitions::PREFIX, health::health, page::Page, *};
+use super::{classic::classic, definitions::PREFIX, health::health, page::Page, *};
 use crate::sink::Totals;
 
 fn snapshot() -> Snapshot {
@@ -198,6 +198,33 @@ fn the_dashboard_asks_for_metrics_that_there_are() {
 }
 
 #[test]
+fn the_older_format_has_the_same_samples_each_with_a_type_that_it_knows() {
+    let (page, mut types, mut samples) = (text(), BTreeMap::new(), BTreeMap::new());
+    let page_of_today = parse(&page);
+    let classic = classic(&page);
+    let mut lines = classic.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').expect("a meaning");
+            assert!(!help.is_empty(), "{line}");
+            let kind = lines.next().and_then(|line| line.strip_prefix(&format!("# TYPE {name} ")));
+            let kind = kind.unwrap_or_else(|| panic!("no type after {line}"));
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{name}: {kind}");
+            assert!(types.insert(name, kind).is_none(), "twice: {line}");
+        } else {
+            let (name, value) = line.rsplit_once(' ').expect("a value");
+            let series = name.split('{').next().expect("a name");
+            let sum = series.rsplit_once('_').and_then(|(histogram, _)| types.get(histogram));
+            let kind = types.get(series).or(sum).unwrap_or_else(|| panic!("of no type: {line}"));
+            assert_eq!(*kind == "counter", series.ends_with("_total"), "{line}");
+            samples.insert(name.to_owned(), value.parse::<f64>().expect("a number"));
+        }
+    }
+    assert_eq!(samples, page_of_today);
+    assert_eq!(types["feature_agent_build_info"], "gauge");
+}
+
+#[test]
 fn health_is_a_sentence() {
     let now = Instant::now();
     assert!(health(None, now).expect_err("starting").starts_with("starting"));
@@ -222,9 +249,14 @@ fn health_is_a_sentence() {
 }
 
 fn ask(address: SocketAddr, request: &str) -> (u16, String) {
+    ask_for(address, request, "application/openmetrics-text; version=1.0.0")
+}
+
+fn ask_for(address: SocketAddr, request: &str, accept: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("connected");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("time-out");
-    let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("{request} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("asked");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("answered");
@@ -249,6 +281,8 @@ fn the_server_serves_what_hangs_at_the_board_and_nothing_else() {
         (status, parse(&page)["feature_agent_packets_seen_total"].to_bits()),
         (200, 100_f64.to_bits())
     );
+    let (_, page) = ask_for(address, "GET /metrics", "*/*");
+    assert!(page.contains("# TYPE feature_agent_packets_seen_total counter\n"), "{page}");
     assert_eq!(ask(address, "HEAD /metrics"), (200, String::new()));
     assert_eq!(ask(address, "POST /metrics").0, 405);
     assert_eq!(ask(address, "GET /etc/passwd").0, 404);
