@@ -63,7 +63,7 @@ fn only_one_direction_is_watched_when_told_so() {
         return;
     }
     let pair = Pair::bare(CABLE_MTU);
-    let frames = mixed_frames(8, 5_000);
+    let frames = mixed_frames(8, 2_000);
     let args = [&TALKATIVE[..], &["--direction", "ingress"]].concat();
     let run = observe_on(&pair.near, NEAR_IF, Sides::Ingress, &args, |_| {
         inject::send(&pair.near, NEAR_IF, &frames[..1000], Pace::FullSpeed);

@@ -134,9 +134,9 @@ fn udp_small_and_large_and_fragmented() {
     let pair = with_ipv6();
     let run = observe(&pair, &TALKATIVE, |_| {
         for version in [Version::V4, Version::V6] {
-            traffic::udp(&pair, version, 2000, 64, false);
-            traffic::udp(&pair, version, 500, 1400, true);
-            traffic::udp(&pair, version, 200, 8000, true);
+            traffic::udp(&pair, version, 600, 64, false);
+            traffic::udp(&pair, version, 150, 1400, true);
+            traffic::udp(&pair, version, 60, 8000, true);
         }
     });
     run.assert_exact(Options::default());

@@ -178,7 +178,7 @@ fn a_short_capture_of_every_kind() {
     if !is_root_or_say("a_short_capture_of_every_kind") {
         return;
     }
-    let Capture { interfaces, packets } = awkward::capture(12, 400);
+    let Capture { interfaces, packets } = awkward::capture(12, 120);
     let capture = Temporary::new("short", &pcap::pcapng_of(&interfaces, &packets));
     for (what, settings) in [("talkative", talkative()), ("decap", decap())] {
         report(what, &Parity::new(&settings, true).run(&[capture.path().to_owned()]));

@@ -14,7 +14,7 @@ use super::{apt::numbers, programs::Made};
 ///
 /// Every hook, both ways to attach, what detaches, the books, and parity. An emulated processor takes several seconds to
 /// verify the kernel program once: what loads it often, or sends for long, is not here.
-const SELECTION: [(&str, &[&str]); 11] = [
+const SELECTION: [(&str, &[&str]); 10] = [
     ("doctor", &["the_doctor_is_right", "a_user_without_permission"]),
     (
         "attachment",
@@ -30,7 +30,7 @@ const SELECTION: [(&str, &[&str]); 11] = [
     ("emission", &["a_full_ring_delays", "a_full_table_counts"]),
     ("parity", &["a_short_capture"]),
     ("tunnels", &["the_kernel_finds"]),
-    ("injected", &["only_one_direction", "fixtures_with_a_tag"]),
+    ("injected", &["only_one_direction"]),
     (
         "live",
         &[
@@ -41,7 +41,6 @@ const SELECTION: [(&str, &[&str]); 11] = [
             "both_processors",
         ],
     ),
-    ("limits", &["a_table_too_small"]),
     (
         "socket",
         &[
