@@ -24,6 +24,7 @@ pub mod logging;
 pub mod manager;
 pub mod metrics;
 mod netlink;
+mod prefetch;
 pub mod privilege;
 pub mod process;
 pub mod readable;

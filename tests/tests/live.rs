@@ -143,7 +143,7 @@ fn udp_small_and_large_and_fragmented() {
     // Six flows; the fragments joined theirs, or there would be more.
     let flows = run.oracle.flows().iter().filter(|flow| flow.id.proto == 17).count();
     assert_eq!(flows, 6);
-    assert!(count_lines(&run, 17) > 500);
+    assert!(count_lines(&run, 17) > 150);
 }
 
 #[test]

@@ -1,37 +1,82 @@
-//! A window onto a stream: what was read and is not yet used, in one piece.
+//! What of a stream was read and is not yet used, in one piece.
 
-use std::io::{self, ErrorKind, Read};
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read},
+};
+
+use super::window::{self, Window};
+use crate::prefetch::{LINE, prefetch_line};
+
+/// Where bytes come from.
+pub(super) trait Source: Read {
+    /// The file that they are, if nothing has to be done to them.
+    fn plain_file(&self) -> Option<&File> {
+        None
+    }
+}
+
+impl Source for &[u8] {}
 
 /// A copy that still lies in the processor's cache when it is read, and leaves others room there.
 const CAPACITY: usize = 64 << 10;
 
+/// Bytes of a file that are mapped at a time.
+const WINDOW: usize = 4 << 20;
+
+/// How far ahead memory is asked for bytes that nobody has touched.
+const AHEAD: usize = 2 << 10;
+
 /// Bytes of a stream, from the next one that is not used yet.
 #[derive(Debug)]
-pub(super) struct Buffer<R> {
-    source: R,
-    bytes: Vec<u8>,
+pub(super) struct Buffer<S> {
+    source: S,
+    bytes: Bytes,
     start: usize,
     end: usize,
     /// Offset in the stream of the first byte of `bytes`.
     base: u64,
 }
 
-impl<R: Read> Buffer<R> {
-    pub(super) fn new(source: R) -> Self {
-        Self { source, bytes: Vec::new(), start: 0, end: 0, base: 0 }
+#[derive(Debug)]
+enum Bytes {
+    Copied(Vec<u8>),
+    Mapped(Window),
+}
+
+impl Bytes {
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Copied(bytes) => bytes,
+            Self::Mapped(window) => window,
+        }
+    }
+}
+
+impl<S: Source> Buffer<S> {
+    /// A plain file is mapped if it can be, which is seen here; all else is read.
+    pub(super) fn new(source: S) -> Self {
+        let empty = Bytes::Copied(Vec::new());
+        let mut buffer = Self { source, bytes: empty, start: 0, end: 0, base: 0 };
+        if buffer.source.plain_file().is_some() {
+            // A file system that maps no files.
+            let _ = buffer.slide(0);
+        }
+        buffer
     }
 
     /// What is there.
     #[inline]
     pub(super) fn data(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        &self.bytes.as_slice()[self.start..self.end]
     }
 
     /// Bytes that were there when [`Buffer::fill`] was last called, by their place from [`Buffer::place`].
     #[inline]
     pub(super) fn slice(&self, place: usize, len: usize) -> &[u8] {
         // All of them are there. Without a panic for others the work is left out where nobody looks at the bytes.
-        self.bytes.get(place..place + len).unwrap_or_default()
+        self.bytes.as_slice().get(place..place + len).unwrap_or_default()
     }
 
     /// The place of the first byte of [`Buffer::data`], good until the next [`Buffer::fill`].
@@ -52,24 +97,66 @@ impl<R: Read> Buffer<R> {
     }
 
     /// Where the bytes come from.
-    pub(super) fn source(&self) -> &R {
+    pub(super) fn source(&self) -> &S {
         &self.source
+    }
+
+    /// Whether it lies over a plain file.
+    #[inline]
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self.bytes, Bytes::Mapped(_))
+    }
+
+    /// How far into the stream the place 0 lies.
+    pub(super) fn begin(&self) -> u64 {
+        self.base
+    }
+
+    /// From there, the bytes left of a file that was made shorter than what is mapped of it.
+    pub(super) fn remaining(&self) -> Option<u64> {
+        let file = self.source.plain_file().filter(|_| self.is_mapped())?;
+        let remaining = file.metadata().ok()?.len().saturating_sub(self.base);
+        (remaining < self.end as u64).then_some(remaining)
+    }
+
+    /// Asks memory for what lies so far ahead of the first `used` bytes that nobody has touched it. `asked` is how far that was
+    /// done.
+    #[inline]
+    pub(super) fn ask_ahead(&self, used: usize, asked: &mut usize) {
+        while *asked < used + AHEAD {
+            prefetch_line(self.data(), *asked);
+            *asked += LINE;
+        }
+    }
+
+    /// Where [`Buffer::ask_ahead`] begins: what was copied is in the cache.
+    #[inline]
+    pub(super) fn asked(&self) -> usize {
+        if self.is_mapped() { AHEAD } else { usize::MAX }
     }
 
     /// Reads until `need` bytes are there; false if the stream ends before. Waits for no more than that: a
     /// live stream is not held up.
     pub(super) fn fill(&mut self, need: usize) -> io::Result<bool> {
+        match &mut self.bytes {
+            Bytes::Copied(_) => self.read(need),
+            Bytes::Mapped(_) => self.slide(need),
+        }
+    }
+
+    fn read(&mut self, need: usize) -> io::Result<bool> {
+        let Bytes::Copied(bytes) = &mut self.bytes else { return Ok(false) };
         if self.start > 0 {
-            self.bytes.copy_within(self.start..self.end, 0);
+            bytes.copy_within(self.start..self.end, 0);
             self.base += self.start as u64;
             self.end -= self.start;
             self.start = 0;
         }
-        if self.bytes.len() < need {
-            self.bytes.resize(need.next_power_of_two().max(CAPACITY), 0);
+        if bytes.len() < need {
+            bytes.resize(need.next_power_of_two().max(CAPACITY), 0);
         }
         while self.end < need {
-            match self.source.read(&mut self.bytes[self.end..]) {
+            match self.source.read(&mut bytes[self.end..]) {
                 Ok(0) => return Ok(false),
                 Ok(read) => self.end += read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -77,5 +164,21 @@ impl<R: Read> Buffer<R> {
             }
         }
         Ok(true)
+    }
+
+    /// Maps what follows of a plain file, which may have grown; false if there are fewer than `need` bytes.
+    fn slide(&mut self, need: usize) -> io::Result<bool> {
+        let Some(file) = self.source.plain_file() else { return Ok(false) };
+        let size = file.metadata()?.len();
+        let offset = self.offset();
+        let base = window::floor(offset);
+        let start = (offset - base) as usize;
+        let len = size.saturating_sub(base).min((start + need).max(WINDOW) as u64) as usize;
+        if len <= start {
+            return Ok(need == 0);
+        }
+        self.bytes = Bytes::Mapped(Window::open(file, base, len)?);
+        (self.start, self.end, self.base) = (start, len, base);
+        Ok(len - start >= need)
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use self::{gzip::Gzip, zstd::Zstd};
+use super::buffer::Source;
 
 /// Of compressed bytes.
 const CAPACITY: usize = 64 << 10;
@@ -84,6 +85,15 @@ impl Stream {
             Self::Plain(raw) => raw.position,
             Self::Gzip(gzip) => gzip.source().get_ref().position,
             Self::Zstd(zstd) => zstd.source().get_ref().position,
+        }
+    }
+}
+
+impl Source for Stream {
+    fn plain_file(&self) -> Option<&File> {
+        match self {
+            Self::Plain(Raw { input: Input::File(file), .. }) => Some(file),
+            _ => None,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{
     interfaces::Interfaces,
     pcap::{self, Pcap},
     pcapng::{self, Pcapng},
+    window::was_cut,
 };
 
 /// An open capture.
@@ -113,6 +114,24 @@ impl CaptureFile {
         }
     }
 
+    /// Leaves out packets that are not in the file any more, if it was made shorter; says so then.
+    #[inline]
+    pub(super) fn lost(&self, heads: &mut Vec<Head>) -> Option<Broken> {
+        // Behind the end there are zeros: to the end of its page of their own accord, then for want of a page.
+        let nothing = heads.last().is_some_and(|head| head.wire_len == 0);
+        if nothing || was_cut() { self.lost_of(heads) } else { None }
+    }
+
+    #[cold]
+    fn lost_of(&self, heads: &mut Vec<Head>) -> Option<Broken> {
+        let size = self.buffer.remaining()?;
+        let found = heads.len();
+        heads.retain(|head| (head.place + head.len) as u64 <= size);
+        let end = self.buffer.begin() + size;
+        let broken = || Broken::new(&self.path, Compression::None, end, Fault::Lost);
+        (heads.len() < found).then(broken)
+    }
+
     /// What was opened.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -120,7 +139,7 @@ impl CaptureFile {
 
     /// How many bytes were read from the file, as it lies on the disk.
     pub(super) fn position(&self) -> u64 {
-        self.buffer.source().position()
+        if self.buffer.is_mapped() { self.buffer.offset() } else { self.buffer.source().position() }
     }
 
     /// Of the file as it lies on the disk, in bytes; `None` if it is no regular file.

@@ -3,10 +3,11 @@
 //! ```text
 //! Captures: merge ── CaptureFile ─┬─ pcap, pcapng   records and blocks → packets
 //!                                 ├─ Buffer         what was read and is not yet used
+//!                                 ├─ Window         a plain file as it lies in the page cache, or
 //!                                 └─ Stream         plain, gzip or zstd; by content, not by name
 //! ```
 //!
-//! A packet is not copied from where it was read, or decompressed, to.
+//! A packet is not copied from where it was mapped, read, or decompressed to.
 
 mod buffer;
 mod clock;
@@ -19,6 +20,7 @@ mod pcap;
 mod pcapng;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::{
     cmp::Reverse,
@@ -233,6 +235,13 @@ impl Captures {
                 break;
             }
             self.heads.push(head);
+        }
+        if let Some(broken) = file.lost(&mut self.heads) {
+            self.over = Some(place);
+            if self.heads.is_empty() {
+                return Some(Err(broken));
+            }
+            self.broken.push_back(broken);
         }
         Some(Ok(Batch { heads: self.heads.iter(), file }))
     }

@@ -1,13 +1,11 @@
 //! Captures in the format of libpcap (draft-ietf-opsawg-pcap).
 
-use std::io::Read;
-
 use agent_common::parse::Link;
 use pcap_parser::pcap::parse_pcap_header;
 
 use super::{
     Head,
-    buffer::Buffer,
+    buffer::{Buffer, Source},
     error::{Fault, MAX_RECORD},
     interfaces::Interfaces,
     link::link,
@@ -48,8 +46,8 @@ pub(super) fn is_pcap(magic: [u8; 4]) -> bool {
 
 impl Pcap {
     /// Reads the file's header.
-    pub(super) fn open<R: Read>(
-        buffer: &mut Buffer<R>,
+    pub(super) fn open<S: Source>(
+        buffer: &mut Buffer<S>,
         interfaces: &mut Interfaces,
     ) -> Result<Self, Fault> {
         if buffer.data().len() < FILE_HEADER && !buffer.fill(FILE_HEADER)? {
@@ -82,7 +80,7 @@ impl Pcap {
 
     /// The next packet, if the whole of it was read.
     #[inline]
-    pub(super) fn next_at_hand<R: Read>(&self, buffer: &mut Buffer<R>) -> Option<Head> {
+    pub(super) fn next_at_hand<S: Source>(&self, buffer: &mut Buffer<S>) -> Option<Head> {
         let head = self.head(buffer.data(), buffer.place())?;
         buffer.consume(head.place + head.len - buffer.place());
         Some(head)
@@ -90,18 +88,19 @@ impl Pcap {
 
     /// The next packets, until there are `limit`, or one that was not read as a whole.
     #[inline]
-    pub(super) fn gather<R: Read>(
+    pub(super) fn gather<S: Source>(
         &self,
-        buffer: &mut Buffer<R>,
+        buffer: &mut Buffer<S>,
         heads: &mut Vec<Head>,
         limit: usize,
     ) {
         let (data, place) = (buffer.data(), buffer.place());
-        let mut used = 0;
+        let (mut used, mut asked) = (0, buffer.asked());
         while heads.len() < limit
             && let Some(head) = self.head(&data[used..], place + used)
         {
             used = head.place + head.len - place;
+            buffer.ask_ahead(used, &mut asked);
             heads.push(head);
         }
         buffer.consume(used);
@@ -129,9 +128,9 @@ impl Pcap {
     }
 
     /// The next packet; false if there is none.
-    pub(super) fn next<R: Read>(
+    pub(super) fn next<S: Source>(
         &self,
-        buffer: &mut Buffer<R>,
+        buffer: &mut Buffer<S>,
         next: &mut Head,
     ) -> Result<bool, Fault> {
         loop {
@@ -169,7 +168,7 @@ impl Pcap {
 }
 
 /// The answer where there are too few bytes for another record.
-fn ended<R: Read>(buffer: &Buffer<R>) -> Result<bool, Fault> {
+fn ended<S: Source>(buffer: &Buffer<S>) -> Result<bool, Fault> {
     match buffer.data().len() {
         0 => Ok(false),
         1..RECORD_HEADER => Err(Fault::CutOff { inside: "a packet's header" }),

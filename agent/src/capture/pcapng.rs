@@ -3,8 +3,6 @@
 //! Framing, section headers and interfaces' options are the library's. Packet blocks are read here: the
 //! library's way through their options allocates, and one broken comment would lose the packet.
 
-use std::io::Read;
-
 use agent_common::parse::Link;
 use pcap_parser::{
     InterfaceDescriptionBlock, OptionCode, UnknownBlock,
@@ -15,7 +13,7 @@ use pcap_parser::{
 
 use super::{
     Head,
-    buffer::Buffer,
+    buffer::{Buffer, Source},
     clock::Clock,
     error::{Fault, MAX_RECORD},
     interfaces::Interfaces,
@@ -66,7 +64,7 @@ pub(super) fn is_pcapng(magic: [u8; 4]) -> bool {
 
 impl Pcapng {
     /// Reads the first section's header.
-    pub(super) fn open<R: Read>(buffer: &mut Buffer<R>) -> Result<Self, Fault> {
+    pub(super) fn open<S: Source>(buffer: &mut Buffer<S>) -> Result<Self, Fault> {
         let mut this = Self::default();
         this.section(buffer)?;
         Ok(this)
@@ -82,9 +80,9 @@ impl Pcapng {
 
     /// The next packet; false if there is none.
     #[inline]
-    pub(super) fn next<R: Read>(
+    pub(super) fn next<S: Source>(
         &mut self,
-        buffer: &mut Buffer<R>,
+        buffer: &mut Buffer<S>,
         interfaces: &mut Interfaces,
         next: &mut Head,
     ) -> Result<bool, Fault> {
@@ -132,7 +130,7 @@ impl Pcapng {
     }
 
     /// A section's header: from here on its byte order holds, and its interfaces alone.
-    fn section<R: Read>(&mut self, buffer: &mut Buffer<R>) -> Result<(), Fault> {
+    fn section<S: Source>(&mut self, buffer: &mut Buffer<S>) -> Result<(), Fault> {
         loop {
             let data = buffer.data();
             match parse_sectionheaderblock(data) {
@@ -306,7 +304,7 @@ fn check_trailer(before: u32, behind: u32) -> Result<(), Fault> {
 }
 
 /// Reads as many bytes more as the library asks for; false if the stream ends before.
-fn fill<R: Read>(buffer: &mut Buffer<R>, needed: Needed) -> Result<bool, Fault> {
+fn fill<S: Source>(buffer: &mut Buffer<S>, needed: Needed) -> Result<bool, Fault> {
     let more = match needed {
         Needed::Size(more) => more.get(),
         Needed::Unknown => 1,

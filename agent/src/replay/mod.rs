@@ -5,7 +5,6 @@
 
 mod engine;
 mod fragments;
-mod prefetch;
 mod progress;
 mod resegment;
 mod table;

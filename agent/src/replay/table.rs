@@ -5,7 +5,8 @@ use bytemuck::Zeroable as _;
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 use std::{array, hash::BuildHasher as _, mem::offset_of};
 
-use super::{prefetch::prefetch, resegment::SegmentSizes};
+use super::resegment::SegmentSizes;
+use crate::prefetch::prefetch;
 
 /// A flow in the table. Aligned, so that it lies in as few cache lines as it can.
 #[derive(Debug)]

@@ -192,6 +192,29 @@ fn what_cannot_be_opened() {
     assert!(fs::exists(&folder).is_ok_and(|there| there));
 }
 
+#[test]
+fn a_file_that_is_made_shorter_while_it_is_read() {
+    const RECORD: usize = 1000;
+    let record = pcap_record(Order::Little, (1, 0), &[7; RECORD - 16], 1500);
+    let content = [pcap_header(Order::Little, MICROSECONDS, 1), record.repeat(50)].concat();
+    // Within a record whose page stays, or at its end; and at the end of a page.
+    for (whole, rest) in [(10, 500), (10, 0), (20, 0), (20, 456), (20, 457), (0, 0)] {
+        let file = Memory::new(&content);
+        let mut captures = Captures::open(&[file.path()], NAMELESS).expect("a capture");
+        let first = captures.next_batch(5).expect("packets").expect("whole").len();
+        let left = 24 + RECORD * whole + rest;
+        file.truncate(left as u64);
+        let outcome = drain(&mut captures, 5);
+        let count = whole.saturating_sub(first);
+        assert_eq!(outcome.packets.len(), count, "{left} bytes");
+        assert!(outcome.packets.iter().all(|packet| packet.data == [7; RECORD - 16]));
+        let [(at, error)] = &outcome.errors[..] else { panic!("{left}: {:?}", outcome.errors) };
+        let expected = "it was made shorter while it was read. What came before it was read;";
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(*at, count);
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
