@@ -1,22 +1,12 @@
 //! What of a stream was read and is not yet used, in one piece.
 
-use std::{
-    fs::File,
-    io::{self, ErrorKind, Read},
+use std::io::{self, ErrorKind, Read as _};
+
+use super::{
+    compression::Stream,
+    window::{self, Window},
 };
-
-use super::window::{self, Window};
 use crate::prefetch::{LINE, prefetch_line};
-
-/// Where bytes come from.
-pub(super) trait Source: Read {
-    /// The file that they are, if nothing has to be done to them.
-    fn plain_file(&self) -> Option<&File> {
-        None
-    }
-}
-
-impl Source for &[u8] {}
 
 /// A copy that still lies in the processor's cache when it is read, and leaves others room there.
 const CAPACITY: usize = 64 << 10;
@@ -29,8 +19,8 @@ const AHEAD: usize = 2 << 10;
 
 /// Bytes of a stream, from the next one that is not used yet.
 #[derive(Debug)]
-pub(super) struct Buffer<S> {
-    source: S,
+pub(super) struct Buffer {
+    source: Stream,
     bytes: Bytes,
     start: usize,
     end: usize,
@@ -54,9 +44,9 @@ impl Bytes {
     }
 }
 
-impl<S: Source> Buffer<S> {
+impl Buffer {
     /// A plain file is mapped if it can be, which is seen here; all else is read.
-    pub(super) fn new(source: S) -> Self {
+    pub(super) fn new(source: Stream) -> Self {
         let empty = Bytes::Copied(Vec::new());
         let mut buffer = Self { source, bytes: empty, start: 0, end: 0, base: 0 };
         if buffer.source.plain_file().is_some() {
@@ -96,8 +86,14 @@ impl<S: Source> Buffer<S> {
         self.base + self.start as u64
     }
 
+    /// How far into the stream a place lies.
+    #[inline]
+    pub(super) fn offset_of(&self, place: usize) -> u64 {
+        self.base + place as u64
+    }
+
     /// Where the bytes come from.
-    pub(super) fn source(&self) -> &S {
+    pub(super) fn source(&self) -> &Stream {
         &self.source
     }
 
@@ -107,22 +103,34 @@ impl<S: Source> Buffer<S> {
         matches!(self.bytes, Bytes::Mapped(_))
     }
 
-    /// How far into the stream the place 0 lies.
-    pub(super) fn begin(&self) -> u64 {
-        self.base
+    /// Up to which place what is mapped of a file can be trusted, if not to its end, and what is the matter there.
+    pub(super) fn loss(&self) -> Option<(usize, io::Error)> {
+        let Bytes::Mapped(window) = &self.bytes else { return None };
+        let missing = window.missing();
+        let left = match self.source.plain_file()?.metadata() {
+            Ok(metadata) => metadata.len().saturating_sub(self.base),
+            Err(error) => return Some((self.start, error)),
+        };
+        if left < self.end as u64 {
+            let text = "it was made shorter while it was read";
+            let place = missing.map_or(left as usize, |missing| missing.min(left as usize));
+            return Some((place, io::Error::new(ErrorKind::UnexpectedEof, text)));
+        }
+        missing.map(|place| (place, io::Error::from(rustix::io::Errno::IO)))
     }
 
-    /// From there, the bytes left of a file that was made shorter than what is mapped of it.
-    pub(super) fn remaining(&self) -> Option<u64> {
-        let file = self.source.plain_file().filter(|_| self.is_mapped())?;
-        let remaining = file.metadata().ok()?.len().saturating_sub(self.base);
-        (remaining < self.end as u64).then_some(remaining)
+    /// Whether a page was missing when something was read of a file that is mapped.
+    #[inline]
+    pub(super) fn misses_a_page(&self) -> bool {
+        matches!(&self.bytes, Bytes::Mapped(window) if window.missing().is_some())
     }
 
     /// Asks memory for what lies so far ahead of the first `used` bytes that nobody has touched it. `asked` is how far that was
     /// done.
     #[inline]
     pub(super) fn ask_ahead(&self, used: usize, asked: &mut usize) {
+        // What lies before was found in a large record.
+        *asked = used.max(*asked);
         while *asked < used + AHEAD {
             prefetch_line(self.data(), *asked);
             *asked += LINE;
@@ -138,6 +146,9 @@ impl<S: Source> Buffer<S> {
     /// Reads until `need` bytes are there; false if the stream ends before. Waits for no more than that: a
     /// live stream is not held up.
     pub(super) fn fill(&mut self, need: usize) -> io::Result<bool> {
+        if self.data().len() >= need {
+            return Ok(true);
+        }
         match &mut self.bytes {
             Bytes::Copied(_) => self.read(need),
             Bytes::Mapped(_) => self.slide(need),
@@ -168,14 +179,16 @@ impl<S: Source> Buffer<S> {
 
     /// Maps what follows of a plain file, which may have grown; false if there are fewer than `need` bytes.
     fn slide(&mut self, need: usize) -> io::Result<bool> {
+        if let Some((_, loss)) = self.loss() {
+            return Err(loss);
+        }
         let Some(file) = self.source.plain_file() else { return Ok(false) };
-        let size = file.metadata()?.len();
-        let offset = self.offset();
+        let (size, offset) = (file.metadata()?.len(), self.offset());
         let base = window::floor(offset);
         let start = (offset - base) as usize;
         let len = size.saturating_sub(base).min((start + need).max(WINDOW) as u64) as usize;
         if len <= start {
-            return Ok(need == 0);
+            return Ok(false);
         }
         self.bytes = Bytes::Mapped(Window::open(file, base, len)?);
         (self.start, self.end, self.base) = (start, len, base);

@@ -11,7 +11,6 @@ use std::{
 };
 
 use self::{gzip::Gzip, zstd::Zstd};
-use super::buffer::Source;
 
 /// Of compressed bytes.
 const CAPACITY: usize = 64 << 10;
@@ -79,21 +78,20 @@ impl Stream {
         }
     }
 
+    /// The file that it is, if nothing has to be done to its bytes.
+    pub(super) fn plain_file(&self) -> Option<&File> {
+        match self {
+            Self::Plain(Raw { input: Input::File(file), .. }) => Some(file),
+            _ => None,
+        }
+    }
+
     /// How many bytes were taken from the file.
     pub(super) fn position(&self) -> u64 {
         match self {
             Self::Plain(raw) => raw.position,
             Self::Gzip(gzip) => gzip.source().get_ref().position,
             Self::Zstd(zstd) => zstd.source().get_ref().position,
-        }
-    }
-}
-
-impl Source for Stream {
-    fn plain_file(&self) -> Option<&File> {
-        match self {
-            Self::Plain(Raw { input: Input::File(file), .. }) => Some(file),
-            _ => None,
         }
     }
 }

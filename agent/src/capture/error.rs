@@ -26,8 +26,6 @@ pub(super) enum Fault {
     Read(io::Error),
     /// The stream ends inside a header, record or block.
     CutOff { inside: &'static str },
-    /// The file is shorter than it was.
-    Lost,
     /// A block is too short for what it is to hold.
     CutShort { what: &'static str },
     /// A record or block claims to be longer than any is.
@@ -95,7 +93,6 @@ impl fmt::Display for Fault {
         match self {
             Self::Read(error) => write!(f, "{error}"),
             Self::CutOff { inside } => write!(f, "it ends inside {inside}, so it was cut off"),
-            Self::Lost => write!(f, "it was made shorter while it was read"),
             Self::CutShort { what } => write!(f, "{what} is shorter than its own header"),
             Self::TooLong { what, claimed } => {
                 write!(

@@ -16,7 +16,6 @@ use super::{
     interfaces::Interfaces,
     pcap::{self, Pcap},
     pcapng::{self, Pcapng},
-    window::was_cut,
 };
 
 /// An open capture.
@@ -25,10 +24,17 @@ pub(super) struct CaptureFile {
     path: PathBuf,
     /// In bytes, if it is a regular file.
     size: Option<u64>,
-    buffer: Buffer<Stream>,
+    buffer: Buffer,
     format: Format,
     head: Head,
+    /// Where the last packet ends that was given out of a mapped file.
+    given: u64,
+    /// Where it is looked at next.
+    next_look: u64,
 }
+
+/// Bytes between two looks at a mapped file, each of which takes as long as a packet.
+const LOOK_EVERY: u64 = 64 << 10;
 
 #[derive(Debug)]
 enum Format {
@@ -49,7 +55,15 @@ impl CaptureFile {
         let Some(format) = format else {
             bail!("{}", unknown(&name, compression, buffer.data()));
         };
-        Ok(Self { path: path.to_owned(), size, buffer, format, head: Head::default() })
+        Ok(Self {
+            path: path.to_owned(),
+            size,
+            buffer,
+            format,
+            head: Head::default(),
+            given: 0,
+            next_look: 0,
+        })
     }
 
     /// Moves to the next packet; false if there is none.
@@ -114,22 +128,29 @@ impl CaptureFile {
         }
     }
 
-    /// Leaves out packets that are not in the file any more, if it was made shorter; says so then.
+    /// Leaves out packets of a mapped file that are not there any more, or cannot be read; says so then.
+    ///
+    /// The file is looked at every [`LOOK_EVERY`] bytes, and where a record is empty, as those behind an end are: a cut between
+    /// two looks may show as packets that are cut off before it is told, never as an end of the capture.
     #[inline]
-    pub(super) fn lost(&self, heads: &mut Vec<Head>) -> Option<Broken> {
-        // Behind the end there are zeros: to the end of its page of their own accord, then for want of a page.
-        let nothing = heads.last().is_some_and(|head| head.wire_len == 0);
-        if nothing || was_cut() { self.lost_of(heads) } else { None }
-    }
-
-    #[cold]
-    fn lost_of(&self, heads: &mut Vec<Head>) -> Option<Broken> {
-        let size = self.buffer.remaining()?;
+    pub(super) fn leave_out_lost(&mut self, heads: &mut Vec<Head>) -> Option<Broken> {
+        let last = heads.last().filter(|_| self.buffer.is_mapped())?;
+        let end = self.buffer.offset_of(last.place + last.len);
+        if last.wire_len != 0 && end < self.next_look && !self.buffer.misses_a_page() {
+            self.given = end;
+            return None;
+        }
+        self.next_look = end + LOOK_EVERY;
         let found = heads.len();
-        heads.retain(|head| (head.place + head.len) as u64 <= size);
-        let end = self.buffer.begin() + size;
-        let broken = || Broken::new(&self.path, Compression::None, end, Fault::Lost);
-        (heads.len() < found).then(broken)
+        let loss = self.buffer.loss();
+        if let Some((place, _)) = loss {
+            heads.retain(|head| head.place + head.len <= place);
+        }
+        if let Some(last) = heads.last() {
+            self.given = self.buffer.offset_of(last.place + last.len);
+        }
+        let (_, loss) = loss.filter(|_| heads.len() < found)?;
+        Some(Broken::new(&self.path, Compression::None, self.given, loss.into()))
     }
 
     /// What was opened.
@@ -150,6 +171,8 @@ impl CaptureFile {
     #[cold]
     fn broken(&self, fault: Fault) -> Broken {
         let compression = self.buffer.source().compression();
+        // What is wrong with the bytes may be that they are none.
+        let fault = self.buffer.loss().map_or(fault, |(_, loss)| loss.into());
         Broken::new(&self.path, compression, self.buffer.offset(), fault)
     }
 }
@@ -168,10 +191,7 @@ fn input(path: &Path) -> Result<(Input, Option<u64>)> {
 }
 
 /// Reads the header of whichever format it is; `None` if it is none that is known.
-fn format(
-    buffer: &mut Buffer<Stream>,
-    interfaces: &mut Interfaces,
-) -> Result<Option<Format>, Fault> {
+fn format(buffer: &mut Buffer, interfaces: &mut Interfaces) -> Result<Option<Format>, Fault> {
     buffer.fill(4)?;
     Ok(match buffer.data().first_chunk().copied() {
         Some(magic) if pcap::is_pcap(magic) => Some(Format::Pcap(Pcap::open(buffer, interfaces)?)),

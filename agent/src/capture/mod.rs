@@ -236,7 +236,7 @@ impl Captures {
             }
             self.heads.push(head);
         }
-        if let Some(broken) = file.lost(&mut self.heads) {
+        if let Some(broken) = file.leave_out_lost(&mut self.heads) {
             self.over = Some(place);
             if self.heads.is_empty() {
                 return Some(Err(broken));
@@ -291,7 +291,13 @@ impl Captures {
         if let Some(broken) = self.broken.pop_front() {
             return Some(Err(broken));
         }
-        let Reverse((_, next)) = self.waiting.pop()?;
+        let next = loop {
+            let Reverse((_, next)) = self.waiting.pop()?;
+            // One that broke after its turn was known has none any more.
+            if !matches!(self.files.get(next), Some(Slot::Done)) {
+                break next;
+            }
+        };
         if let Err(broken) = self.open_again(next) {
             return Some(Err(broken));
         }

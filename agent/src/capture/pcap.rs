@@ -5,7 +5,7 @@ use pcap_parser::pcap::parse_pcap_header;
 
 use super::{
     Head,
-    buffer::{Buffer, Source},
+    buffer::Buffer,
     error::{Fault, MAX_RECORD},
     interfaces::Interfaces,
     link::link,
@@ -46,10 +46,7 @@ pub(super) fn is_pcap(magic: [u8; 4]) -> bool {
 
 impl Pcap {
     /// Reads the file's header.
-    pub(super) fn open<S: Source>(
-        buffer: &mut Buffer<S>,
-        interfaces: &mut Interfaces,
-    ) -> Result<Self, Fault> {
+    pub(super) fn open(buffer: &mut Buffer, interfaces: &mut Interfaces) -> Result<Self, Fault> {
         if buffer.data().len() < FILE_HEADER && !buffer.fill(FILE_HEADER)? {
             return Err(Fault::CutOff { inside: "the file's header" });
         }
@@ -80,7 +77,7 @@ impl Pcap {
 
     /// The next packet, if the whole of it was read.
     #[inline]
-    pub(super) fn next_at_hand<S: Source>(&self, buffer: &mut Buffer<S>) -> Option<Head> {
+    pub(super) fn next_at_hand(&self, buffer: &mut Buffer) -> Option<Head> {
         let head = self.head(buffer.data(), buffer.place())?;
         buffer.consume(head.place + head.len - buffer.place());
         Some(head)
@@ -88,12 +85,7 @@ impl Pcap {
 
     /// The next packets, until there are `limit`, or one that was not read as a whole.
     #[inline]
-    pub(super) fn gather<S: Source>(
-        &self,
-        buffer: &mut Buffer<S>,
-        heads: &mut Vec<Head>,
-        limit: usize,
-    ) {
+    pub(super) fn gather(&self, buffer: &mut Buffer, heads: &mut Vec<Head>, limit: usize) {
         let (data, place) = (buffer.data(), buffer.place());
         let (mut used, mut asked) = (0, buffer.asked());
         while heads.len() < limit
@@ -128,11 +120,7 @@ impl Pcap {
     }
 
     /// The next packet; false if there is none.
-    pub(super) fn next<S: Source>(
-        &self,
-        buffer: &mut Buffer<S>,
-        next: &mut Head,
-    ) -> Result<bool, Fault> {
+    pub(super) fn next(&self, buffer: &mut Buffer, next: &mut Head) -> Result<bool, Fault> {
         loop {
             if let Some(head) = self.next_at_hand(buffer) {
                 *next = head;
@@ -168,7 +156,7 @@ impl Pcap {
 }
 
 /// The answer where there are too few bytes for another record.
-fn ended<S: Source>(buffer: &Buffer<S>) -> Result<bool, Fault> {
+fn ended(buffer: &Buffer) -> Result<bool, Fault> {
     match buffer.data().len() {
         0 => Ok(false),
         1..RECORD_HEADER => Err(Fault::CutOff { inside: "a packet's header" }),

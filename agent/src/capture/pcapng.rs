@@ -13,7 +13,7 @@ use pcap_parser::{
 
 use super::{
     Head,
-    buffer::{Buffer, Source},
+    buffer::Buffer,
     clock::Clock,
     error::{Fault, MAX_RECORD},
     interfaces::Interfaces,
@@ -64,7 +64,7 @@ pub(super) fn is_pcapng(magic: [u8; 4]) -> bool {
 
 impl Pcapng {
     /// Reads the first section's header.
-    pub(super) fn open<S: Source>(buffer: &mut Buffer<S>) -> Result<Self, Fault> {
+    pub(super) fn open(buffer: &mut Buffer) -> Result<Self, Fault> {
         let mut this = Self::default();
         this.section(buffer)?;
         Ok(this)
@@ -80,9 +80,9 @@ impl Pcapng {
 
     /// The next packet; false if there is none.
     #[inline]
-    pub(super) fn next<S: Source>(
+    pub(super) fn next(
         &mut self,
-        buffer: &mut Buffer<S>,
+        buffer: &mut Buffer,
         interfaces: &mut Interfaces,
         next: &mut Head,
     ) -> Result<bool, Fault> {
@@ -130,7 +130,7 @@ impl Pcapng {
     }
 
     /// A section's header: from here on its byte order holds, and its interfaces alone.
-    fn section<S: Source>(&mut self, buffer: &mut Buffer<S>) -> Result<(), Fault> {
+    fn section(&mut self, buffer: &mut Buffer) -> Result<(), Fault> {
         loop {
             let data = buffer.data();
             match parse_sectionheaderblock(data) {
@@ -304,7 +304,7 @@ fn check_trailer(before: u32, behind: u32) -> Result<(), Fault> {
 }
 
 /// Reads as many bytes more as the library asks for; false if the stream ends before.
-fn fill<S: Source>(buffer: &mut Buffer<S>, needed: Needed) -> Result<bool, Fault> {
+fn fill(buffer: &mut Buffer, needed: Needed) -> Result<bool, Fault> {
     let more = match needed {
         Needed::Size(more) => more.get(),
         Needed::Unknown => 1,
@@ -325,5 +325,7 @@ fn option<'a>(block: &'a InterfaceDescriptionBlock<'_>, code: OptionCode) -> Opt
 
 /// Some writers end names by zeros.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
+    // A copy first: a file may be written to while it is read.
+    let bytes = bytes.to_vec();
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
 }

@@ -3,6 +3,7 @@
 mod broken;
 mod compressed;
 mod formats;
+mod mapped;
 mod merged;
 mod real;
 mod write;

@@ -195,23 +195,31 @@ fn what_cannot_be_opened() {
 #[test]
 fn a_file_that_is_made_shorter_while_it_is_read() {
     const RECORD: usize = 1000;
-    let record = pcap_record(Order::Little, (1, 0), &[7; RECORD - 16], 1500);
-    let content = [pcap_header(Order::Little, MICROSECONDS, 1), record.repeat(50)].concat();
-    // Within a record whose page stays, or at its end; and at the end of a page.
-    for (whole, rest) in [(10, 500), (10, 0), (20, 0), (20, 456), (20, 457), (0, 0)] {
-        let file = Memory::new(&content);
-        let mut captures = Captures::open(&[file.path()], NAMELESS).expect("a capture");
-        let first = captures.next_batch(5).expect("packets").expect("whole").len();
-        let left = 24 + RECORD * whole + rest;
-        file.truncate(left as u64);
-        let outcome = drain(&mut captures, 5);
-        let count = whole.saturating_sub(first);
-        assert_eq!(outcome.packets.len(), count, "{left} bytes");
-        assert!(outcome.packets.iter().all(|packet| packet.data == [7; RECORD - 16]));
-        let [(at, error)] = &outcome.errors[..] else { panic!("{left}: {:?}", outcome.errors) };
-        let expected = "it was made shorter while it was read. What came before it was read;";
-        assert!(error.contains(expected), "{error}");
-        assert_eq!(*at, count);
+    let body = [7; RECORD - 16];
+    let record = pcap_record(Order::Little, (1, 0), &body, 1500);
+    let content = [pcap_header(Order::Little, MICROSECONDS, 1), record.repeat(200)].concat();
+    let rests =
+        [(14, 500), (199, 500), (199, 999), (10, 500), (10, 0), (10, 8), (20, 0), (20, 456)];
+    for (whole, rest) in rests.into_iter().chain([(20, 457), (0, 0), (90, 0), (120, 3)]) {
+        for limit in [1, 5, 64] {
+            let file = Memory::new(&content);
+            let mut captures = Captures::open(&[file.path()], NAMELESS).expect("a capture");
+            let first = captures.next_batch(5).expect("packets").expect("whole").len();
+            let left = 24 + RECORD * whole + rest;
+            file.truncate(left as u64);
+            let outcome = drain(&mut captures, limit);
+            let Outcome { packets, errors } = outcome;
+            // One more may be cut off, and one be empty, where the file was not looked at in time.
+            let count = whole.saturating_sub(first);
+            assert!((count..=count + 1).contains(&packets.len()), "{left}: {}", packets.len());
+            assert!(packets[..count].iter().all(|packet| packet.data == body));
+            assert!(packets[count..].iter().all(|packet| packet.data.len() == body.len()));
+            let [(at, error)] = &errors[..] else { panic!("{left} bytes, {limit}: {errors:?}") };
+            let given = 24 + RECORD * (first + packets.len());
+            let expected = format!("cannot be read beyond byte {given}: it was made shorter while");
+            assert!(error.contains(&expected), "{left} bytes, {limit}: {error}");
+            assert_eq!(*at, packets.len());
+        }
     }
 }
 
