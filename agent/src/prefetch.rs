@@ -4,7 +4,7 @@
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// Bytes of a cache line.
-pub(crate) const LINE: usize = 64;
+const LINE: usize = 64;
 
 /// Begins to fetch the first `LEN` bytes of a value into the cache, and does not wait for them.
 #[inline]
@@ -15,10 +15,12 @@ pub(crate) fn prefetch<const LEN: usize, T>(value: &T) {
     }
 }
 
-/// The same for the line of a byte, which need not exist.
+/// The same for as many bytes as these, `distance` behind them, which need not exist.
 #[inline]
-pub(crate) fn prefetch_line(bytes: &[u8], at: usize) {
-    fetch(bytes.as_ptr().wrapping_add(at));
+pub(crate) fn prefetch_behind(bytes: &[u8], distance: usize) {
+    for at in (0..bytes.len()).step_by(LINE) {
+        fetch(bytes.as_ptr().wrapping_add(distance + at));
+    }
 }
 
 /// Stable Rust has the instruction for x86-64 only; elsewhere nothing is done.

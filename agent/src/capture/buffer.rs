@@ -6,16 +6,12 @@ use super::{
     compression::Stream,
     window::{self, Window},
 };
-use crate::prefetch::{LINE, prefetch_line};
 
 /// A copy that still lies in the processor's cache when it is read, and leaves others room there.
 const CAPACITY: usize = 64 << 10;
 
 /// Bytes of a file that are mapped at a time.
 const WINDOW: usize = 4 << 20;
-
-/// How far ahead memory is asked for bytes that nobody has touched.
-const AHEAD: usize = 2 << 10;
 
 /// Bytes of a stream, from the next one that is not used yet.
 #[derive(Debug)]
@@ -123,24 +119,6 @@ impl Buffer {
     #[inline]
     pub(super) fn misses_a_page(&self) -> bool {
         matches!(&self.bytes, Bytes::Mapped(window) if window.missing().is_some())
-    }
-
-    /// Asks memory for what lies so far ahead of the first `used` bytes that nobody has touched it. `asked` is how far that was
-    /// done.
-    #[inline]
-    pub(super) fn ask_ahead(&self, used: usize, asked: &mut usize) {
-        // What lies before was found in a large record.
-        *asked = used.max(*asked);
-        while *asked < used + AHEAD {
-            prefetch_line(self.data(), *asked);
-            *asked += LINE;
-        }
-    }
-
-    /// Where [`Buffer::ask_ahead`] begins: what was copied is in the cache.
-    #[inline]
-    pub(super) fn asked(&self) -> usize {
-        if self.is_mapped() { AHEAD } else { usize::MAX }
     }
 
     /// Reads until `need` bytes are there; false if the stream ends before. Waits for no more than that: a

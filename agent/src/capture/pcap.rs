@@ -87,12 +87,11 @@ impl Pcap {
     #[inline]
     pub(super) fn gather(&self, buffer: &mut Buffer, heads: &mut Vec<Head>, limit: usize) {
         let (data, place) = (buffer.data(), buffer.place());
-        let (mut used, mut asked) = (0, buffer.asked());
+        let mut used = 0;
         while heads.len() < limit
             && let Some(head) = self.head(&data[used..], place + used)
         {
             used = head.place + head.len - place;
-            buffer.ask_ahead(used, &mut asked);
             heads.push(head);
         }
         buffer.consume(used);

@@ -45,10 +45,10 @@ impl Window {
         if !is_guarded() {
             return Err(io::ErrorKind::Unsupported.into());
         }
+        // At once: what a processor is asked to fetch ahead it fetches of pages that are there.
+        let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
         // SAFETY: a place of the kernel's choice.
-        let start = unsafe {
-            mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file, offset)?
-        };
+        let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, flags, file, offset)? };
         let Some(place) = PLACES.iter().find(|place| place.take(start.addr(), len)) else {
             // SAFETY: mapped above, and nothing refers to it.
             let _ = unsafe { munmap(start, len) };

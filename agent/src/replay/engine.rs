@@ -23,7 +23,7 @@ use super::{
     fragments::Fragments,
     table::{Entry, FlowTable, Found, Hash},
 };
-use crate::{capture::Packet, settings::FlowSettings};
+use crate::{capture::Packet, prefetch::prefetch_behind, settings::FlowSettings};
 
 /// A replay at work. Records gather in [`Engine::records`], in order.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ const FAR_AHEAD: usize = 12;
 
 /// As [`FAR_AHEAD`], for what the entry itself has to tell first.
 const AHEAD: usize = 4;
+
+/// Bytes by which the fetching of a capture that lies in the page cache goes ahead: some batches of packets, since memory
+/// delivers the more the longer it is asked before.
+const CAPTURE_AHEAD: usize = 64 << 10;
 
 /// What is known of a packet before it is taken into its flow.
 #[derive(Debug)]
@@ -173,6 +177,7 @@ impl Engine {
             if count == room.len() {
                 room.push(None);
             }
+            prefetch_behind(packet.data, CAPTURE_AHEAD);
             self.look(&packet, &mut room[count]);
             count += 1;
         }
