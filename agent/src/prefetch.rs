@@ -6,6 +6,9 @@ use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
+/// Bytes that are fetched for one packet. A super-packet's other bytes nobody reads.
+const MOST: usize = 2 << 10;
+
 /// Begins to fetch the first `LEN` bytes of a value into the cache, and does not wait for them.
 #[inline]
 pub(crate) fn prefetch<const LEN: usize, T>(value: &T) {
@@ -15,10 +18,10 @@ pub(crate) fn prefetch<const LEN: usize, T>(value: &T) {
     }
 }
 
-/// The same for as many bytes as these, `distance` behind them, which need not exist.
+/// The same for as many bytes as these, but no more than [`MOST`], `distance` behind them, which need not exist.
 #[inline]
 pub(crate) fn prefetch_behind(bytes: &[u8], distance: usize) {
-    for at in (0..bytes.len()).step_by(LINE) {
+    for at in (0..bytes.len().min(MOST)).step_by(LINE) {
         fetch(bytes.as_ptr().wrapping_add(distance + at));
     }
 }

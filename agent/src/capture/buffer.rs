@@ -10,8 +10,11 @@ use super::{
 /// A copy that still lies in the processor's cache when it is read, and leaves others room there.
 const CAPACITY: usize = 64 << 10;
 
+/// Bytes of a file that are mapped at first, when often all that is asked of many files is how they begin.
+const FIRST_WINDOW: usize = 64 << 10;
+
 /// Bytes of a file that are mapped at a time.
-const WINDOW: usize = 4 << 20;
+const WINDOW: usize = if cfg!(test) { 16 << 10 } else { 4 << 20 };
 
 /// Bytes of a stream, from the next one that is not used yet.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(super) struct Buffer {
     end: usize,
     /// Offset in the stream of the first byte of `bytes`.
     base: u64,
+    /// The most that a mapped file was ever seen to hold.
+    size: u64,
 }
 
 #[derive(Debug)]
@@ -44,9 +49,9 @@ impl Buffer {
     /// A plain file is mapped if it can be, which is seen here; all else is read.
     pub(super) fn new(source: Stream) -> Self {
         let empty = Bytes::Copied(Vec::new());
-        let mut buffer = Self { source, bytes: empty, start: 0, end: 0, base: 0 };
+        let mut buffer = Self { source, bytes: empty, start: 0, end: 0, base: 0, size: 0 };
         if buffer.source.plain_file().is_some() {
-            // A file system that maps no files.
+            // An error comes again when it is read.
             let _ = buffer.slide(0);
         }
         buffer
@@ -103,14 +108,14 @@ impl Buffer {
     pub(super) fn loss(&self) -> Option<(usize, io::Error)> {
         let Bytes::Mapped(window) = &self.bytes else { return None };
         let missing = window.missing();
-        let left = match self.source.plain_file()?.metadata() {
-            Ok(metadata) => metadata.len().saturating_sub(self.base),
+        let size = match self.source.plain_file()?.metadata() {
+            Ok(metadata) => metadata.len(),
             Err(error) => return Some((self.start, error)),
         };
-        if left < self.end as u64 {
-            let text = "it was made shorter while it was read";
-            let place = missing.map_or(left as usize, |missing| missing.min(left as usize));
-            return Some((place, io::Error::new(ErrorKind::UnexpectedEof, text)));
+        if size < self.size {
+            let left = size.saturating_sub(self.base).min(self.end as u64) as usize;
+            let place = missing.map_or(left, |missing| missing.min(left));
+            return Some((place, made_shorter()));
         }
         missing.map(|place| (place, io::Error::from(rustix::io::Errno::IO)))
     }
@@ -157,19 +162,40 @@ impl Buffer {
 
     /// Maps what follows of a plain file, which may have grown; false if there are fewer than `need` bytes.
     fn slide(&mut self, need: usize) -> io::Result<bool> {
-        if let Some((_, loss)) = self.loss() {
+        // A cut behind what is mapped is told when it is reached.
+        if let Some((place, loss)) = self.loss()
+            && place < self.end
+        {
             return Err(loss);
         }
         let Some(file) = self.source.plain_file() else { return Ok(false) };
         let (size, offset) = (file.metadata()?.len(), self.offset());
+        let most = if self.is_mapped() { WINDOW } else { FIRST_WINDOW };
         let base = window::floor(offset);
         let start = (offset - base) as usize;
-        let len = size.saturating_sub(base).min((start + need).max(WINDOW) as u64) as usize;
+        let len = size.saturating_sub(base).min((start + need).max(most) as u64) as usize;
+        let enough = len >= start + need;
+        if !enough && size < self.size {
+            return Err(made_shorter());
+        }
         if len <= start {
             return Ok(false);
         }
-        self.bytes = Bytes::Mapped(Window::open(file, base, len)?);
+        // One gives way to the other.
+        self.bytes = Bytes::Copied(Vec::new());
+        let Ok(window) = Window::open(file, base, len) else {
+            // A file system that maps no files, or too much is mapped.
+            self.source.seek(offset)?;
+            (self.start, self.end, self.base) = (0, 0, offset);
+            return self.read(need);
+        };
+        self.bytes = Bytes::Mapped(window);
         (self.start, self.end, self.base) = (start, len, base);
-        Ok(len - start >= need)
+        self.size = self.size.max(size);
+        Ok(enough)
     }
+}
+
+fn made_shorter() -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, "it was made shorter while it was read")
 }

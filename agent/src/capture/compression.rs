@@ -6,7 +6,7 @@ mod zstd;
 use std::{
     fmt,
     fs::File,
-    io::{self, BufReader, Read, Stdin},
+    io::{self, BufReader, Read, Seek as _, SeekFrom, Stdin},
     ops::Range,
 };
 
@@ -84,6 +84,17 @@ impl Stream {
             Self::Plain(Raw { input: Input::File(file), .. }) => Some(file),
             _ => None,
         }
+    }
+
+    /// Goes on at an offset of a plain file.
+    pub(super) fn seek(&mut self, offset: u64) -> io::Result<()> {
+        let Self::Plain(Raw { input: Input::File(file), head_unused, position, .. }) = self else {
+            return Ok(());
+        };
+        file.seek(SeekFrom::Start(offset))?;
+        *head_unused = 0..0;
+        *position = offset;
+        Ok(())
     }
 
     /// How many bytes were taken from the file.

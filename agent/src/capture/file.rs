@@ -55,13 +55,14 @@ impl CaptureFile {
         let Some(format) = format else {
             bail!("{}", unknown(&name, compression, buffer.data()));
         };
+        let given = buffer.offset();
         Ok(Self {
             path: path.to_owned(),
             size,
             buffer,
             format,
             head: Head::default(),
-            given: 0,
+            given,
             next_look: 0,
         })
     }

@@ -237,11 +237,14 @@ impl Captures {
             self.heads.push(head);
         }
         if let Some(broken) = file.leave_out_lost(&mut self.heads) {
-            self.over = Some(place);
-            if self.heads.is_empty() {
-                return Some(Err(broken));
+            // A file has one fault.
+            if self.over.is_none() {
+                self.over = Some(place);
+                self.broken.push_back(broken);
             }
-            self.broken.push_back(broken);
+            if self.heads.is_empty() {
+                return self.broken.pop_front().map(Err);
+            }
         }
         Some(Ok(Batch { heads: self.heads.iter(), file }))
     }

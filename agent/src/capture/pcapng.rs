@@ -108,14 +108,11 @@ impl Pcapng {
                         return Ok(true);
                     }
                 }
-                Err(Stopped::Incomplete(needed)) if data.is_empty() => {
-                    if !fill(buffer, needed)? {
-                        return Ok(false);
-                    }
-                }
                 Err(Stopped::Incomplete(needed)) => {
                     if !fill(buffer, needed)? {
-                        return Err(Fault::CutOff { inside: "a block" });
+                        let nothing = buffer.data().is_empty();
+                        let cut_off = Fault::CutOff { inside: "a block" };
+                        return if nothing { Ok(false) } else { Err(cut_off) };
                     }
                 }
                 Err(_) => {

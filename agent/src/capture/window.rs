@@ -81,9 +81,10 @@ impl Deref for Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
+        // First, or another window might come to lie there before.
+        self.place.give_back();
         // SAFETY: mapped by `open`, and nothing refers to it any more.
         let _ = unsafe { munmap(self.start, self.len) };
-        self.place.give_back();
     }
 }
 

@@ -223,6 +223,26 @@ fn a_file_that_is_made_shorter_while_it_is_read() {
     }
 }
 
+#[test]
+fn a_pcapng_file_that_is_made_shorter_while_it_is_read() {
+    let order = Order::Little;
+    let body = [7; 968];
+    let head = [section(order), Description::ethernet("eth0").block(order)].concat();
+    let packet = enhanced(order, 0, 1_000_000, &body, 1500);
+    let content = [&head[..], &packet.repeat(200)].concat();
+    for (whole, rest) in [(14, 500), (199, 500), (10, 0), (10, 8), (90, 0), (120, 3), (5, 998)] {
+        let file = Memory::new(&content);
+        let mut captures = Captures::open(&[file.path()], NAMELESS).expect("a capture");
+        let first = captures.next_batch(5).expect("packets").expect("whole").len();
+        file.truncate((head.len() + packet.len() * whole + rest) as u64);
+        let Outcome { packets, errors } = drain(&mut captures, 5);
+        assert_eq!(packets.len(), whole - first, "{whole} and {rest} bytes");
+        assert!(packets.iter().all(|packet| packet.data == body));
+        let [(_, error)] = &errors[..] else { panic!("{whole}: {errors:?}") };
+        assert!(error.contains("it was made shorter while it was read"), "{error}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {

@@ -96,6 +96,28 @@ fn of_many_files_few_are_open() {
 }
 
 #[test]
+fn one_made_shorter_while_it_is_read_does_not_stop_the_others() {
+    const COUNT: u32 = 10_000;
+    for limit in [1, 5, 64] {
+        let times = [0, 1].map(|first| (0..COUNT).map(|step| first + 2 * step).collect::<Vec<_>>());
+        let files =
+            [0, 1].map(|number: u8| Memory::new(&file(number, &times[usize::from(number)])));
+        let paths = files.each_ref().map(Memory::path);
+        let mut captures = Captures::open(&paths, NAMELESS).expect("captures");
+        let first = captures.next_batch(limit).expect("packets").expect("whole");
+        let mut numbers: Vec<u8> = first.map(|packet| packet.data[0]).collect();
+        files[0].truncate(24 + 18 * 100);
+        let Outcome { packets, errors } = drain(&mut captures, limit);
+        numbers.extend(packets.iter().filter_map(|packet| packet.data.first()));
+        let of = |number| numbers.iter().filter(|&&of| usize::from(of) == number).count();
+        assert_eq!(of(1), COUNT as usize);
+        assert_eq!(of(0), 100);
+        let [(_, error)] = &errors[..] else { panic!("{limit}: {errors:?}") };
+        assert!(error.contains("it was made shorter while it was read"), "{error}");
+    }
+}
+
+#[test]
 fn interfaces_of_one_name_are_one() {
     let order = Order::Big;
     let of = |name| {
