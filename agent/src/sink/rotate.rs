@@ -30,21 +30,24 @@ impl Rotation {
 }
 
 /// A name beside `path` that holds the time, in UTC, and that no file has: `dir/name-20261123T091500.123Z.ext`.
-pub(super) fn dated(path: &Path, at: SystemTime) -> PathBuf {
+///
+/// Of two in one millisecond the later has the next one, so that names sort as the files came.
+pub(super) fn dated(path: &Path, mut at: SystemTime) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let ending = path.extension().map(|ending| format!(".{}", ending.to_string_lossy()));
     let ending = ending.unwrap_or_default();
-    let time = humantime::format_rfc3339_millis(at).to_string().replace(['-', ':'], "");
-    let name = |number: u32| match number {
-        0 => path.with_file_name(format!("{stem}-{time}{ending}")),
-        _ => path.with_file_name(format!("{stem}-{time}-{number}{ending}")),
-    };
-    let taken = |path: &PathBuf| path.exists() || compressed(path).exists();
-    // Two in one millisecond are rare, and more than a few are none.
-    (0..1000).map(name).find(|path| !taken(path)).unwrap_or_else(|| name(0))
+    loop {
+        let time = humantime::format_rfc3339_millis(at).to_string().replace(['-', ':'], "");
+        let path = path.with_file_name(format!("{stem}-{time}{ending}"));
+        if !path.exists() && !compressed(&path).exists() {
+            return path;
+        }
+        at += Duration::from_millis(1);
+    }
 }
 
-fn compressed(path: &Path) -> PathBuf {
+/// The name of a file's compressed form.
+pub(super) fn compressed(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".zst");
     name.into()

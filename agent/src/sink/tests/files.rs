@@ -1,8 +1,9 @@
 //! Files that are appended to, moved, rotated, full, or pipes.
 
-use std::{fs::OpenOptions, io::Read as _, process::Command};
+use std::{fs::OpenOptions, io::Read as _, path::Path, process::Command, time::SystemTime};
 
 use super::*;
+use crate::sink::rotate::{compressed, dated};
 
 fn write(path: &str, numbers: std::ops::Range<u64>) -> SinkReport {
     let mut outputs = Outputs::start(&plan(&[path])).expect("a file");
@@ -105,10 +106,24 @@ fn files_are_rotated_between_lines_and_compressed() {
             zstd::decode_all(&bytes[..]).expect("zstd")
         };
         assert!(bytes.len() < 300_000, "{name} is of {} bytes", bytes.len());
-        all.extend(numbers(str::from_utf8(&bytes).expect("UTF-8")));
+        all.push(numbers(str::from_utf8(&bytes).expect("UTF-8")));
     }
-    all.sort_unstable();
+    // Names sort as the files came: `x-…`, the older ones, before `x.jsonl`.
+    let all = all.concat();
+    assert!(all.is_sorted());
     assert_eq!((all.len(), assert_adds_up(&all, 1000)), (1000, 0));
+}
+
+#[test]
+fn files_of_one_millisecond_have_names_in_their_order() {
+    let scratch = Scratch::new("dated");
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_765_374_848);
+    for time in ["54.848", "54.849", "54.850"] {
+        let path = dated(Path::new(&scratch.path("x.jsonl")), at);
+        assert_eq!(path, Path::new(&scratch.path(&format!("x-20261127T0742{time}Z.jsonl"))));
+        // A name is also taken by its file's compressed form.
+        fs::write(if time == "54.848" { compressed(&path) } else { path }, "").expect("a file");
+    }
 }
 
 #[test]
