@@ -64,7 +64,8 @@ pub(crate) fn flow<T: Table>(
     find_owner: impl Fn(&mut Passage, &Flow),
 ) -> Fate {
     for _ in 0..ATTEMPTS {
-        let Some(entry) = table::find_or_insert::<T>(&passage.template) else {
+        let place = T::place(passage.key());
+        let Some(entry) = table::find_or_insert::<T>(place, &passage.template) else {
             return Fate::TableFull;
         };
         if config::process() && table::glance(entry).asks_for_owner(&passage.arrival, &T::RULES) {
@@ -78,7 +79,7 @@ pub(crate) fn flow<T: Table>(
         };
         let Some((flow, new)) = locked.enter(passage.key()) else {
             drop(locked);
-            table::await_deletion::<T>(passage.key());
+            table::await_deletion::<T>(T::place(passage.key()));
             continue;
         };
         if !new && flow.is_after(arrival) {

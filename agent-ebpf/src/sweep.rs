@@ -77,7 +77,7 @@ unsafe extern "C" fn visit<T: Table>(
     // looked up is.
     let entry = match action {
         SweepAction::Keep => entry,
-        _ => match T::find(key) {
+        _ => match T::find(T::place(key)) {
             Some(entry) => entry,
             None => return 0,
         },
@@ -97,7 +97,7 @@ unsafe extern "C" fn visit<T: Table>(
         }
     };
     if ends {
-        table::delete::<T>(key);
+        T::remove(T::place(key));
         report.ended += 1;
     } else {
         report.flows += 1;

@@ -28,14 +28,18 @@ pub(crate) trait Table {
     type Rules: Thresholds;
     /// The same.
     const RULES: Self::Rules;
+    /// By what the map finds an entry.
+    type Place<'a>: Copy;
     /// The map, for a walk.
     fn map() -> *mut c_void;
-    /// The entry of a key.
-    fn find(key: &FlowKey) -> Option<*mut Entry>;
-    /// Puts an entry in, unless there is one, or no room.
-    fn insert(entry: &Entry);
-    /// Deletes the entry of a key, if it is there.
-    fn remove(key: &FlowKey);
+    /// Where the flow of a key lies.
+    fn place(key: &FlowKey) -> Self::Place<'_>;
+    /// The entry there.
+    fn find(place: Self::Place<'_>) -> Option<*mut Entry>;
+    /// Puts an entry there, unless there is one, or no room.
+    fn insert(place: Self::Place<'_>, entry: &Entry);
+    /// Deletes the entry there. It cannot be missing: nobody else deletes.
+    fn remove(place: Self::Place<'_>);
     /// Takes an entry's lock in the name of `token`, which is no other's at the same time; false if others have it for
     /// too long.
     fn acquire(entry: *mut Entry, token: u32) -> bool;
@@ -71,15 +75,10 @@ const _: () = {
 #[btf_map]
 static FLOWS: HashMap<Place, Guarded, 65_536> = HashMap::new();
 
-/// Where the flow of a key lies.
-#[inline(always)]
-fn place(key: &FlowKey) -> Place {
-    Place { digest: key.digest(config::secret) }
-}
-
 impl Table for Packets {
     type Rules = Loaded;
     const RULES: Loaded = Loaded;
+    type Place<'a> = Place;
 
     #[inline(always)]
     fn map() -> *mut c_void {
@@ -87,21 +86,26 @@ impl Table for Packets {
     }
 
     #[inline(always)]
-    fn find(key: &FlowKey) -> Option<*mut Entry> {
-        FLOWS.get_ptr_mut(place(key)).map(<*mut Guarded>::cast)
+    fn place(key: &FlowKey) -> Place {
+        Place { digest: key.digest(config::secret) }
     }
 
     #[inline(always)]
-    fn insert(entry: &Entry) {
+    fn find(place: Place) -> Option<*mut Entry> {
+        FLOWS.get_ptr_mut(place).map(<*mut Guarded>::cast)
+    }
+
+    #[inline(always)]
+    fn insert(place: Place, entry: &Entry) {
         let value = (&raw const *entry).cast::<Guarded>();
         // SAFETY: of one layout; the kernel leaves the lock out of the copy.
         let value = unsafe { &*value };
-        let _ = FLOWS.insert(place(&entry.key), value, BPF_NOEXIST.into());
+        let _ = FLOWS.insert(place, value, BPF_NOEXIST.into());
     }
 
     #[inline(always)]
-    fn remove(key: &FlowKey) {
-        let _ = FLOWS.remove(place(key));
+    fn remove(place: Place) {
+        let _ = FLOWS.remove(place);
     }
 
     #[inline(always)]
@@ -123,30 +127,26 @@ impl Table for Packets {
     }
 }
 
-/// Deletes an entry that its owner marked dead.
-#[inline(always)]
-pub(crate) fn delete<T: Table>(key: &FlowKey) {
-    // It cannot be missing: nobody else deletes.
-    T::remove(key);
-}
-
 /// The entry that is like a template, made if need be. `None`: the table is full.
 #[inline(always)]
-pub(crate) fn find_or_insert<T: Table>(template: &Entry) -> Option<*mut Entry> {
-    if let Some(entry) = T::find(&template.key) {
+pub(crate) fn find_or_insert<T: Table>(
+    place: T::Place<'_>,
+    template: &Entry,
+) -> Option<*mut Entry> {
+    if let Some(entry) = T::find(place) {
         return Some(entry);
     }
     // It fails when the table is full, or when another CPU was first: the lookup tells.
-    T::insert(template);
-    T::find(&template.key)
+    T::insert(place, template);
+    T::find(place)
 }
 
-/// Looks until the entry of a key is not a dead one any more: the sweep, on another CPU, is between marking
+/// Looks until the entry of a place is not a dead one any more: the sweep, on another CPU, is between marking
 /// it and deleting it, which takes less than a microsecond unless that CPU is interrupted.
 #[inline(always)]
-pub(crate) fn await_deletion<T: Table>(key: &FlowKey) {
+pub(crate) fn await_deletion<T: Table>(place: T::Place<'_>) {
     for _ in 0..LOOKS {
-        let Some(entry) = T::find(key) else {
+        let Some(entry) = T::find(place) else {
             break;
         };
         // SAFETY: an entry of the map; a torn read would only end the wait, or prolong it by one look.

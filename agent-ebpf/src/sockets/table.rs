@@ -30,10 +30,16 @@ impl Table for Sockets {
     // A call is one packet.
     type Rules = Loaded<false>;
     const RULES: Loaded<false> = Loaded;
+    type Place<'a> = &'a FlowKey;
 
     #[inline(always)]
     fn map() -> *mut c_void {
         (&raw const SOCKETS).cast_mut().cast()
+    }
+
+    #[inline(always)]
+    fn place(key: &FlowKey) -> &FlowKey {
+        key
     }
 
     #[inline(always)]
@@ -42,8 +48,7 @@ impl Table for Sockets {
     }
 
     #[inline(always)]
-    fn insert(entry: &Entry) {
-        let key = &entry.key;
+    fn insert(key: &FlowKey, entry: &Entry) {
         let _ = SOCKETS.insert(key, entry, BPF_NOEXIST.into());
     }
 
