@@ -5,7 +5,7 @@ use agent_common::{
     flow::Arrival,
     key::FlowKey,
     owner::{NOBODY, Owner},
-    parse::Headers,
+    parse::{Headers, Measures},
 };
 use aya_ebpf::{bindings::__sk_buff, btf_maps::PerCpuArray, macros::btf_map};
 
@@ -50,13 +50,11 @@ impl Passage {
         &self.template.key
     }
 
-    /// Takes a packet's headers in.
+    /// Takes in what was parsed of a packet.
     #[inline(always)]
-    pub(crate) fn admit(&mut self, headers: Headers) {
-        // While the headers are in registers: read back from memory in larger pieces than they were written in, they
-        // would have to be waited for.
-        self.arrival = Arrival::new(&headers, false, 0);
+    pub(crate) fn admit(&mut self, headers: Headers, measures: Measures) {
         self.headers = headers;
+        self.arrival.measures = measures;
     }
 
     /// Finds out whose the packet is, which is now complete.

@@ -73,7 +73,7 @@ fn observe<const LINK: bool>(ctx: &TcContext) {
     let packet = Packet::new(ctx, &raw mut passage.lethe);
     let frame = packet.frame(link);
     match parse(&packet, &frame, config::decap()) {
-        Ok(headers) => passage.admit(headers),
+        Ok((headers, measures)) => passage.admit(headers, measures),
         Err(reject) => {
             counters.seen += 1;
             match reject {
@@ -89,13 +89,16 @@ fn observe<const LINK: bool>(ctx: &TcContext) {
     // VERIFIER: from here on the headers are read from memory. What LLVM kept of them in registers would make
     // each of the parser's paths a path of its own to the end.
     let passage = settled(passage);
-    let segments = passage.headers.segments;
-    let packets = u64::from(segments.count);
-    counters.seen += packets;
-    if segments.count > 1 {
+    let count = passage.arrival.measures.segments.count;
+    counters.seen += u64::from(count);
+    if count > 1 {
         counters.super_packets += 1;
     }
-    match account::packet(passage, &packet, counters) {
+    let fate = account::packet(passage, &packet, counters);
+    // Read once more: it would only be kept on the stack.
+    let segments = passage.arrival.measures.segments;
+    let packets = u64::from(segments.count);
+    match fate {
         Fate::Accounted => {
             counters.accounted += packets;
             counters.accounted_bytes += segments.bytes();

@@ -34,8 +34,8 @@ pub fn parsed(frame: &Frame, decap: bool) -> Fate {
         vlan_tci: 0,
     };
     match parse(&frame.data[..], &about, decap) {
-        Ok(headers) => {
-            let segments = &headers.segments;
+        Ok((headers, measures)) => {
+            let segments = &measures.segments;
             let sums = [segments.count.into(), segments.bytes(), segments.payload_bytes()];
             Ok((sender_first(&headers), sums))
         }

@@ -159,7 +159,7 @@ impl Sides {
             }
             if let Some(frame) = &accounted {
                 let headers = parse(packet.data, frame, self.settings.config.decap != 0);
-                fragments |= headers.is_ok_and(|headers| headers.fragment != Fragment::Whole);
+                fragments |= headers.is_ok_and(|(headers, _)| headers.fragment != Fragment::Whole);
             }
             if self.noting {
                 note_kinds(&packet, accounted, &mut compared);
@@ -345,14 +345,14 @@ fn note_kinds(packet: &Packet<'_>, accounted: Option<parse::Frame>, compared: &m
         },
         true,
     );
-    let Ok((headers, place)) = locate(packet.data, &frame, false) else {
+    let Ok((headers, measures, place)) = locate(packet.data, &frame, false) else {
         let behind_labels = locate(packet.data, &frame, true).is_ok();
         return note("PPPoE or MPLS", behind_labels);
     };
     let inside = locate(packet.data, &frame, true);
-    note("tunnel", inside.is_ok_and(|(_, inside)| inside.ip != place.ip));
+    note("tunnel", inside.is_ok_and(|(.., inside)| inside.ip != place.ip));
     note("QinQ", headers.vlan_inner != 0);
-    note("padding", u64::from(frame.wire_len) > u64::from(place.ip) + headers.segments.bytes());
+    note("padding", u64::from(frame.wire_len) > u64::from(place.ip) + measures.segments.bytes());
     note("SCTP", headers.proto == proto::SCTP);
     let error = match headers.proto {
         proto::ICMP => [3, 5, 11, 12].contains(&headers.src.port),
@@ -362,11 +362,11 @@ fn note_kinds(packet: &Packet<'_>, accounted: Option<parse::Frame>, compared: &m
     note("ICMP error", error && headers.fragment == Fragment::Whole);
     note("first fragment", matches!(headers.fragment, Fragment::First { .. }));
     note("later fragment", matches!(headers.fragment, Fragment::Later { .. }));
-    let super_packet = headers.segments.count > 1;
+    let super_packet = measures.segments.count > 1;
     note("super-packet over IPv4", super_packet && headers.version == 4);
     note("super-packet over IPv6", super_packet && headers.version == 6);
-    note("super-packet kept", headers.segments.kept > 0);
-    let long = headers.segments.bytes() > 65_575;
+    note("super-packet kept", measures.segments.kept > 0);
+    let long = measures.segments.bytes() > 65_575;
     note("BIG TCP over IPv4", long && headers.version == 4);
     note("BIG TCP over IPv6", long && headers.version == 6);
 }

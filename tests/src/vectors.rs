@@ -80,7 +80,7 @@ impl Vectors {
 fn record(frame: &[u8], random: &mut Random) -> Option<Record> {
     let wire_len = frame.len() as u32;
     let context = Frame { link: Link::Ethernet, ifindex: 2, wire_len, gso_size: 0, vlan_tci: 0 };
-    let headers = parse(frame, &context, false).ok()?;
+    let (headers, measures) = parse(frame, &context, false).ok()?;
     let (key, from_b) = headers.key();
     let (mut flow, mut record) = (Flow::zeroed(), Record::zeroed());
     let mut now_us = 1_000_000;
@@ -89,7 +89,11 @@ fn record(frame: &[u8], random: &mut Random) -> Option<Record> {
         now_us += random.below(1 << magnitude);
         let standing = if packet == 0 { Standing::New } else { Standing::Known };
         let from_b = from_b ^ random.chance(1, 3);
-        flow.on_packet(&Arrival::new(&headers, from_b, now_us), standing, &Config::DEFAULT);
+        flow.on_packet(
+            &Arrival::new(&headers, &measures, from_b, now_us),
+            standing,
+            &Config::DEFAULT,
+        );
     }
     record.key = key;
     flow.prepare(&Config::DEFAULT, &mut record);

@@ -135,7 +135,7 @@ impl Group {
                 gso_size: 0,
                 vlan_tci: 0,
             };
-            let headers = parse::parse(data, &frame, false).expect("an ordinary packet");
+            let (headers, _) = parse::parse(data, &frame, false).expect("an ordinary packet");
             program.matches(&Facts::of(&headers))
         };
         let passed = self.packets.iter().filter(|(_, data)| passes(data));

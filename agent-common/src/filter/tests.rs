@@ -5,24 +5,11 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{flow::NO_WINDOW, key::Address, parse::Fragment, segments::Segments};
+use crate::{key::Address, parse::Fragment};
 
 fn packet(ends: [Endpoint; 2], vlans: [u16; 2], proto: u8, version: u8) -> Headers {
     let ([src, dst], [vlan, vlan_inner]) = (ends, vlans);
-    Headers {
-        src,
-        dst,
-        ifindex: 1,
-        vlan,
-        vlan_inner,
-        proto,
-        version,
-        ttl: 64,
-        tcp_flags: 0,
-        tcp_window: NO_WINDOW,
-        fragment: Fragment::Whole,
-        segments: Segments::new(40, 40, 0),
-    }
+    Headers { src, dst, ifindex: 1, vlan, vlan_inner, proto, version, fragment: Fragment::Whole }
 }
 
 fn headers() -> impl Strategy<Value = Headers> {

@@ -13,9 +13,9 @@ use crate::{
     config::{LINGER_US, Thresholds},
     layout::laid_out,
     owner::Owner,
-    parse::Headers,
+    parse::{Headers, Measures},
     record::{DirectionBy, Reason, Record},
-    segments::{Segments, tcp},
+    segments::tcp,
     sweep::SweepRequest,
     window::Window,
 };
@@ -102,14 +102,8 @@ const RESET: u8 = 4;
 pub struct Arrival {
     /// Time in µs.
     pub now_us: u64,
-    /// The wire packets.
-    pub segments: Segments,
-    /// TCP window field; [`NO_WINDOW`] where there is no TCP header.
-    pub tcp_window: u32,
-    /// TCP flags.
-    pub tcp_flags: u8,
-    /// TTL or hop limit.
-    pub ttl: u8,
+    /// What is measured of it.
+    pub measures: Measures,
     /// 1 if the sender is end `b` of the key, else 0.
     ///
     /// VERIFIER: not a `bool`, whose known range lets the compiler drop the mask of an index.
@@ -121,16 +115,8 @@ pub struct Arrival {
 impl Arrival {
     /// The packet of these headers, from end `b` or not, at a time in µs.
     #[inline(always)]
-    pub fn new(headers: &Headers, from_b: bool, now_us: u64) -> Self {
-        Self {
-            now_us,
-            segments: headers.segments,
-            tcp_window: headers.tcp_window,
-            tcp_flags: headers.tcp_flags,
-            ttl: headers.ttl,
-            from_b: u8::from(from_b),
-            is_tcp: headers.is_tcp(),
-        }
+    pub fn new(headers: &Headers, measures: &Measures, from_b: bool, now_us: u64) -> Self {
+        Self { now_us, measures: *measures, from_b: u8::from(from_b), is_tcp: headers.is_tcp() }
     }
 }
 
@@ -172,7 +158,7 @@ impl Flow {
     /// Makes this the state of a flow that begins with `arrival`, which is still to be taken.
     #[inline(always)]
     fn begin(&mut self, arrival: &Arrival) {
-        let opening = arrival.tcp_flags & (tcp::SYN | tcp::ACK);
+        let opening = arrival.measures.tcp_flags & (tcp::SYN | tcp::ACK);
         let (initiator_is_b, direction_by) = if !arrival.is_tcp || opening & tcp::SYN == 0 {
             (arrival.from_b, DirectionBy::First)
         } else if opening & tcp::ACK == 0 {
@@ -251,7 +237,7 @@ impl Flow {
         if elapsed(self.summary.last_us, arrival.now_us) >= thresholds.idle_timeout_us() {
             return Some(Reason::Idle);
         }
-        let opens = arrival.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        let opens = arrival.measures.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         if opens { self.close_reason() } else { None }
     }
 
@@ -263,34 +249,34 @@ impl Flow {
         let direction = usize::from(arrival.from_b ^ self.summary.initiator_is_b) & 1;
 
         self.summary.last_us = now_us;
-        self.summary.super_packets_kept += arrival.segments.kept;
-        self.pending = saturating_sum(self.pending, arrival.segments.count);
+        self.summary.super_packets_kept += arrival.measures.segments.kept;
+        self.pending = saturating_sum(self.pending, arrival.measures.segments.count);
         let totals = &mut self.summary.totals[direction];
         totals.see(arrival);
         let (capacity, iat_us) = (thresholds.window(), now_us - last_us);
-        if !thresholds.has_super_packets() || reread(&arrival.segments.count) == 1 {
-            totals.add_packet(&arrival.segments);
-            self.note_flags(arrival.tcp_flags, direction);
+        if !thresholds.has_super_packets() || reread(&arrival.measures.segments.count) == 1 {
+            totals.add_packet(&arrival.measures.segments);
+            self.note_flags(arrival.measures.tcp_flags, direction);
             self.window.push_packet(
                 capacity,
-                &arrival.segments,
+                &arrival.measures.segments,
                 iat_us,
-                arrival.tcp_flags,
+                arrival.measures.tcp_flags,
                 direction,
             );
         } else {
             self.summary.super_packets += 1;
-            totals.add_segments(&arrival.segments, arrival.tcp_flags);
+            totals.add_segments(&arrival.measures.segments, arrival.measures.tcp_flags);
             self.window.push_segments(
                 capacity,
-                &arrival.segments,
+                &arrival.measures.segments,
                 iat_us,
-                arrival.tcp_flags,
+                arrival.measures.tcp_flags,
                 direction,
             );
         }
-        if arrival.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
-            self.close(arrival.tcp_flags, direction);
+        if arrival.measures.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
+            self.close(arrival.measures.tcp_flags, direction);
         }
         self.due_at(now_us, thresholds)
     }
@@ -334,7 +320,7 @@ impl Flow {
     #[inline(always)]
     pub fn began_with(&self, arrival: &Arrival) -> bool {
         let [fwd, bwd] = &self.summary.totals;
-        fwd.packets + bwd.packets == u64::from(arrival.segments.count)
+        fwd.packets + bwd.packets == u64::from(arrival.measures.segments.count)
     }
 
     /// A time, or the flow's last if that is later: two CPUs may take the time in one order and the lock in

@@ -4,15 +4,17 @@ use bytemuck::Zeroable;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::Config, owner};
+use crate::{config::Config, owner, segments::Segments};
 
 fn arrival(now_us: u64, tcp_flags: u8, from_b: bool) -> Arrival {
     Arrival {
         now_us,
-        segments: Segments::new(100, 40, 0),
-        tcp_window: 1000,
-        tcp_flags,
-        ttl: 64,
+        measures: Measures {
+            segments: Segments::new(100, 40, 0),
+            tcp_window: 1000,
+            tcp_flags,
+            ttl: 64,
+        },
         from_b: u8::from(from_b),
         is_tcp: true,
     }
@@ -202,7 +204,7 @@ proptest! {
         for (index, (step, flags, from_b, count)) in packets.into_iter().enumerate() {
             now = now + step - 500_000;
             let mut arrival = arrival(now, flags, from_b);
-            arrival.segments = Segments::new(40 + 1000 * count, 40, 1000);
+            arrival.measures.segments = Segments::new(40 + 1000 * count, 40, 1000);
             let standing = if index == 0 { Standing::New } else { Standing::Known };
             let before = flow;
             let mut outcome = flow.on_packet(&arrival, standing, &config);

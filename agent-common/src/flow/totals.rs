@@ -44,13 +44,13 @@ impl Totals {
     #[inline(always)]
     pub(super) fn see(&mut self, arrival: &Arrival) {
         if self.packets == 0 {
-            self.init_window = arrival.tcp_window;
-            self.ttl_min = arrival.ttl;
-            self.ttl_max = arrival.ttl;
-        } else if arrival.ttl < self.ttl_min {
-            self.ttl_min = arrival.ttl;
-        } else if arrival.ttl > self.ttl_max {
-            self.ttl_max = arrival.ttl;
+            self.init_window = arrival.measures.tcp_window;
+            self.ttl_min = arrival.measures.ttl;
+            self.ttl_max = arrival.measures.ttl;
+        } else if arrival.measures.ttl < self.ttl_min {
+            self.ttl_min = arrival.measures.ttl;
+        } else if arrival.measures.ttl > self.ttl_max {
+            self.ttl_max = arrival.measures.ttl;
         }
     }
 

@@ -136,7 +136,7 @@ pub enum Fragment {
     },
 }
 
-/// The headers of one packet.
+/// What the headers of one packet tell of whose it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers {
     /// Sender.
@@ -153,16 +153,21 @@ pub struct Headers {
     pub proto: u8,
     /// 4 or 6.
     pub version: u8,
-    /// TTL or hop limit.
-    pub ttl: u8,
-    /// TCP flags, 0 for other protocols.
-    pub tcp_flags: u8,
-    /// TCP window field; [`crate::flow::NO_WINDOW`] where there is no TCP header.
-    pub tcp_window: u32,
     /// Place in a fragmented datagram.
     pub fragment: Fragment,
+}
+
+/// What its flow measures of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measures {
     /// The wire packets.
     pub segments: Segments,
+    /// TCP window field; [`crate::flow::NO_WINDOW`] where there is no TCP header.
+    pub tcp_window: u32,
+    /// TCP flags, 0 for other protocols.
+    pub tcp_flags: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
 }
 
 /// Which datagram a fragment belongs to (RFC 791, RFC 8200 4.5). Inside of a tunnel too these are all: as in a flow's
@@ -228,8 +233,8 @@ pub fn parse<S: Source + ?Sized>(
     source: &S,
     frame: &Frame,
     decap: bool,
-) -> Result<Headers, Reject> {
-    locate(source, frame, decap).map(|(headers, _)| headers)
+) -> Result<(Headers, Measures), Reject> {
+    locate(source, frame, decap).map(|(headers, measures, _)| (headers, measures))
 }
 
 /// Where the headers lie that [`parse`] found.
@@ -247,7 +252,7 @@ pub fn locate<S: Source + ?Sized>(
     source: &S,
     frame: &Frame,
     decap: bool,
-) -> Result<(Headers, Place), Reject> {
+) -> Result<(Headers, Measures, Place), Reject> {
     // VERIFIER: forgotten, or each way to an IP header is walked to the end of the program.
     let mut link = link::parse(source, frame, decap)?.forgotten(source);
     if decap {
@@ -268,13 +273,15 @@ pub fn locate<S: Source + ?Sized>(
         vlan_inner: link.vlan_inner,
         proto: ip.proto,
         version: ip.version,
-        ttl: ip.ttl,
-        tcp_flags: l4.tcp_flags,
-        tcp_window: l4.tcp_window,
         fragment: ip.fragment,
-        segments: Segments::new(ip.len, ip.header_len + l4.header_len, frame.gso_size),
     };
-    Ok((headers, Place { ip: link.ip_offset, l4: ip.l4_offset }))
+    let measures = Measures {
+        segments: Segments::new(ip.len, ip.header_len + l4.header_len, frame.gso_size),
+        tcp_window: l4.tcp_window,
+        tcp_flags: l4.tcp_flags,
+        ttl: ip.ttl,
+    };
+    Ok((headers, measures, Place { ip: link.ip_offset, l4: ip.l4_offset }))
 }
 
 impl Headers {

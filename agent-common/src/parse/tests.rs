@@ -49,9 +49,9 @@ proptest! {
     ) {
         let link = if ethernet { Link::Ethernet } else { Link::Ip };
         let frame = frame(link, bytes.len() + extra, gso, tci);
-        if let Ok(headers) = parse(&bytes[..], &frame, decap) {
-            prop_assert!(headers.segments.bytes() >= u64::from(headers.segments.headers));
-            prop_assert!(headers.segments.payload_bytes() <= u64::from(frame.wire_len));
+        if let Ok((headers, measures)) = parse(&bytes[..], &frame, decap) {
+            prop_assert!(measures.segments.bytes() >= u64::from(measures.segments.headers));
+            prop_assert!(measures.segments.payload_bytes() <= u64::from(frame.wire_len));
             let (key, swapped) = headers.key();
             let back = Headers { src: headers.dst, dst: headers.src, ..headers };
             let (other, other_swapped) = back.key();
@@ -68,8 +68,8 @@ proptest! {
         let cut = cut.min(bytes.len());
         match (parse(&bytes[..], &frame, decap), parse(&bytes[..cut], &frame, decap)) {
             (Ok(whole), Ok(part)) => {
-                prop_assert_eq!(whole.key(), part.key());
-                prop_assert_eq!(whole.segments, part.segments);
+                prop_assert_eq!(whole.0.key(), part.0.key());
+                prop_assert_eq!(whole.1, part.1);
             }
             (Err(_), Ok(_)) => prop_assert!(false, "a cut made a bad packet good"),
             (_, Err(_)) => {}

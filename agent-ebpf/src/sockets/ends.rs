@@ -1,10 +1,8 @@
 //! Between which ends a call sends or receives, read out of the kernel's structures.
 
 use agent_common::{
-    flow::NO_WINDOW,
     key::{Address, Endpoint},
     parse::{Fragment, Headers},
-    segments::Segments,
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -59,9 +57,9 @@ pub(super) fn of(note: &Note) -> Option<Ends> {
 }
 
 impl Ends {
-    /// The headers that a packet would have which carried the bytes of the call, but without those of TCP and IP.
+    /// The headers that a packet would have which carried the bytes of the call.
     #[inline(always)]
-    pub(super) fn headers(self, proto: u8, sent: bool, bytes: u32) -> Headers {
+    pub(super) fn headers(self, proto: u8, sent: bool) -> Headers {
         let Self { near, far, version, namespace } = self;
         let (src, dst) = if sent { (near, far) } else { (far, near) };
         Headers {
@@ -72,11 +70,7 @@ impl Ends {
             vlan_inner: 0,
             proto,
             version,
-            ttl: 0,
-            tcp_flags: 0,
-            tcp_window: NO_WINDOW,
             fragment: Fragment::Whole,
-            segments: Segments { count: 1, len: bytes, last_len: bytes, headers: 0, kept: 0 },
         }
     }
 }

@@ -11,8 +11,11 @@ mod table;
 use agent_common::{
     counters::Counters,
     filter::selects,
+    flow::NO_WINDOW,
     key::{LOCAL_A, LOCAL_B, proto},
     owner::USED,
+    parse::Measures,
+    segments::Segments,
 };
 use aya_ebpf::{
     btf_maps::PerCpuArray, helpers::generated::bpf_get_smp_processor_id, macros::btf_map,
@@ -99,6 +102,13 @@ fn is_datagram(function: u32) -> bool {
     matches!(function, function::UDP_SENDMSG | function::UDPV6_SENDMSG | function::SKB_CONSUME_UDP)
 }
 
+/// What a flow measures of a call: its bytes, without headers of TCP and IP.
+#[inline(always)]
+fn measures(bytes: u32) -> Measures {
+    let segments = Segments { count: 1, len: bytes, last_len: bytes, headers: 0, kept: 0 };
+    Measures { segments, tcp_window: NO_WINDOW, tcp_flags: 0, ttl: 0 }
+}
+
 /// Counts a call, and lets its flow take it in.
 ///
 /// VERIFIER: one copy for all programs. What it is given lies in a map, so that its paths are few.
@@ -113,7 +123,7 @@ fn take(room: &mut Room, counters: &mut Counters) {
         counters.not_ip += 1;
         return;
     };
-    passage.admit(ends.headers(protocol, sent, bytes));
+    passage.admit(ends.headers(protocol, sent), measures(bytes));
     let passage = core::hint::black_box(passage);
     passage.address(packet::now_us());
     // Of two ends, one is the sender, and one is the socket's.

@@ -78,11 +78,11 @@ impl Kernel {
 
             let wire_len = packet.len() as u32;
             let frame = Frame { link, ifindex: LOOPBACK, wire_len, gso_size, vlan_tci: 0 };
-            let Ok(headers) = parse(&packet[..], &frame, self.config.decap != 0) else {
+            let Ok((headers, measures)) = parse(&packet[..], &frame, self.config.decap != 0) else {
                 bail!("the self-check's packet {index} is no packet");
             };
             let (key, from_b) = headers.key();
-            let packets = u64::from(headers.segments.count);
+            let packets = u64::from(measures.segments.count);
             // The user's filter or sample may leave it out: that, too, is to be counted.
             if !selects(&self.filter, self.config.sample, &headers, &key) {
                 filtered += packets;
@@ -91,7 +91,7 @@ impl Kernel {
             let standing = if accounted == 0 { Standing::New } else { Standing::Known };
             expected.key = key;
             accounted += packets;
-            flow.on_packet(&Arrival::new(&headers, from_b, 1), standing, &self.config);
+            flow.on_packet(&Arrival::new(&headers, &measures, from_b, 1), standing, &self.config);
         }
         flow.prepare(&self.config, &mut expected);
         flow.emit(Reason::Stop, 1, &mut expected);

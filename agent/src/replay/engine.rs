@@ -230,7 +230,7 @@ impl Engine {
             None => Err(Reject::NotIp),
         };
         match located {
-            Ok((mut headers, place)) => {
+            Ok((mut headers, measures, place)) => {
                 if !headers.join_fragments(fragments, now_us) {
                     counters.orphan_fragments += 1;
                 }
@@ -241,7 +241,7 @@ impl Engine {
                         key,
                         hash: table.hash(&key),
                         at: None,
-                        arrival: Arrival::new(&headers, from_b, now_us),
+                        arrival: Arrival::new(&headers, &measures, from_b, now_us),
                         place,
                         is_whole: headers.fragment == Fragment::Whole,
                     });
@@ -272,7 +272,7 @@ impl Engine {
             Found::Full => {
                 counters.seen += 1;
                 counters.table_full += 1;
-                counters.table_full_bytes += arrival.segments.bytes();
+                counters.table_full_bytes += arrival.measures.segments.bytes();
                 return None;
             }
         };
@@ -285,13 +285,13 @@ impl Engine {
             arrival
         } else {
             // As the kernel has it: the whole packet, without what a capture may hold behind it.
-            let wire_len = place.ip + arrival.segments.bytes() as u32;
+            let wire_len = place.ip + arrival.measures.segments.bytes() as u32;
             let gso_size = if self.resegment { size } else { GSO_BY_FRAGS };
             frame = packet().and_then(|packet| packet.frame());
             frame = frame.map(|frame| Frame { wire_len, gso_size, ..frame });
             let located = frame.map(|frame| locate(data(), &frame, config.decap != 0));
             split = match located {
-                Some(Ok((Headers { segments, .. }, _))) => Arrival { segments, ..*arrival },
+                Some(Ok((_, measures, _))) => Arrival { measures, ..*arrival },
                 _ => *arrival,
             };
             &split
@@ -317,7 +317,7 @@ impl Engine {
         }
         let wake_us = entry.flow.next_sweep_us(config);
         table.wake(at, wake_us);
-        let segments = &arrival.segments;
+        let segments = &arrival.measures.segments;
         counters.seen += u64::from(segments.count);
         counters.accounted += u64::from(segments.count);
         counters.accounted_bytes += segments.bytes();

@@ -33,11 +33,11 @@ impl SegmentSizes {
         place: Place,
         arrival: &Arrival,
     ) -> u32 {
-        let segments = &arrival.segments;
+        let segments = &arrival.measures.segments;
         if arrival.is_tcp {
             // Of its headers those that are not IP's; TCP's is 20 bytes without options.
             let options_len = (segments.headers + place.ip).saturating_sub(place.l4 + 20);
-            if arrival.tcp_flags & tcp::SYN != 0 {
+            if arrival.measures.tcp_flags & tcp::SYN != 0 {
                 self.learn(options(data(), place, options_len), arrival);
                 return 0;
             }
@@ -56,7 +56,7 @@ impl SegmentSizes {
     }
 
     fn learn(&mut self, options: &[u8], syn: &Arrival) {
-        if syn.tcp_flags & tcp::ACK == 0 {
+        if syn.measures.tcp_flags & tcp::ACK == 0 {
             *self = Self::default();
         }
         if let Some(mss) = mss(options) {

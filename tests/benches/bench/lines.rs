@@ -96,7 +96,7 @@ fn record(number: u32) -> Result<Record> {
             gso_size: 0,
             vlan_tci: 0,
         };
-        let headers =
+        let (headers, measures) =
             parse(&packet[..], &frame, false).map_err(|reject| anyhow!("a frame is {reject:?}"))?;
         let (key, from_b) = headers.key();
         record.key = key;
@@ -104,7 +104,11 @@ fn record(number: u32) -> Result<Record> {
         let magnitude = random.between(1, 20);
         now_us += random.below(1 << magnitude);
         let standing = if index == 0 { Standing::New } else { Standing::Known };
-        flow.on_packet(&Arrival::new(&headers, from_b, now_us), standing, &Config::DEFAULT);
+        flow.on_packet(
+            &Arrival::new(&headers, &measures, from_b, now_us),
+            standing,
+            &Config::DEFAULT,
+        );
     }
     flow.prepare(&Config::DEFAULT, &mut record);
     flow.emit(Reason::Stride, now_us, &mut record);

@@ -50,7 +50,7 @@ fn packets_to_try() -> Vec<Facts> {
         };
         parse(&data[..], &frame, false).ok()
     });
-    headers.map(|headers| Facts::of(&headers)).collect()
+    headers.map(|(headers, _)| Facts::of(&headers)).collect()
 }
 
 /// The language's words in their places, and what comes near.

@@ -3,7 +3,7 @@
 use agent_common::{
     flow::NO_WINDOW,
     key::Family,
-    parse::{Fragment, Headers, Place, Reject, locate},
+    parse::{Fragment, Headers, Measures, Place, Reject, locate},
 };
 
 use super::input::Input;
@@ -66,8 +66,8 @@ pub(super) fn body(bytes: &[u8]) {
     let Circumstances { link, frame, decap, cut } = Circumstances::decode(&mut input);
     let data = input.rest();
     let whole = locate(data, &frame, decap);
-    if let Ok((headers, place)) = &whole {
-        within(headers, *place, &frame);
+    if let Ok((headers, measures, place)) = &whole {
+        within(headers, measures, *place, &frame);
         let at = place.ip as usize;
         let inner = Frame {
             time_ns: 0,
@@ -80,7 +80,7 @@ pub(super) fn body(bytes: &[u8]) {
         let Parsed::Packet(packet) = second_opinion(&inner, false) else {
             panic!("the oracle finds no packet at byte {at}, and the parser {headers:?}")
         };
-        same(headers, &packet);
+        same(headers, measures, &packet);
         let l4 = place.l4 as usize;
         let there = l4 - at + transport_header(headers, data, l4);
         // A jumbogram's option is in none of the segments.
@@ -96,14 +96,19 @@ pub(super) fn body(bytes: &[u8]) {
         gso_size: frame.gso_size as u16,
         link,
     };
-    same_verdict(whole.as_ref().map(|(headers, _)| headers), second_opinion(&shown, decap));
+    same_verdict(whole.as_ref(), second_opinion(&shown, decap));
     let less = locate(&data[..data.len() * usize::from(cut) / 256], &frame, decap);
     not_more(&whole, &less, decap);
 }
 
 /// What is claimed lies in the frame, as long as that was on the wire.
-fn within(headers: &Headers, place: Place, frame: &agent_common::parse::Frame) {
-    let Headers { segments, .. } = headers;
+fn within(
+    headers: &Headers,
+    measures: &Measures,
+    place: Place,
+    frame: &agent_common::parse::Frame,
+) {
+    let Measures { segments, .. } = measures;
     assert!(place.ip < place.l4 && place.l4 <= frame.wire_len, "{place:?} of {frame:?}");
     assert!(segments.count >= 1 && segments.bytes() >= segments.headers.into(), "{segments:?}");
     let behind = u64::from(frame.wire_len - place.l4);
@@ -126,11 +131,11 @@ fn transport_header(headers: &Headers, data: &[u8], l4: usize) -> usize {
     }
 }
 
-fn same_verdict(ours: Result<&Headers, &Reject>, theirs: Parsed) {
+fn same_verdict(ours: Result<&(Headers, Measures, Place), &Reject>, theirs: Parsed) {
     match (ours, theirs) {
-        (Ok(headers), Parsed::Packet(packet)) => {
+        (Ok((headers, measures, _)), Parsed::Packet(packet)) => {
             assert_eq!([headers.vlan, headers.vlan_inner], packet.vlan, "{headers:?}");
-            same(headers, &packet);
+            same(headers, measures, &packet);
         }
         // Of several faults either may meet another first.
         (Err(Reject::NotIp), Parsed::NotIp) | (Err(Reject::Malformed(_)), Parsed::Malformed(_)) => {
@@ -140,7 +145,7 @@ fn same_verdict(ours: Result<&Headers, &Reject>, theirs: Parsed) {
 }
 
 /// The parser and the oracle have found the same packet, but for the tags before it.
-fn same(ours: &Headers, theirs: &Packet) {
+fn same(ours: &Headers, measures: &Measures, theirs: &Packet) {
     let family = if ours.version == 4 { Family::V4 } else { Family::V6 };
     let ips = [ours.src, ours.dst].map(|end| end.address.ip(family));
     assert_eq!(ips, [theirs.src, theirs.dst]);
@@ -151,7 +156,7 @@ fn same(ours: &Headers, theirs: &Packet) {
     assert_eq!((ours.src.port, ours.dst.port), ports);
     let window = theirs.tcp_window.map_or(NO_WINDOW, u32::from);
     assert_eq!(
-        (ours.proto, ours.ttl, ours.tcp_flags, ours.tcp_window),
+        (ours.proto, measures.ttl, measures.tcp_flags, measures.tcp_window),
         (theirs.proto, theirs.ttl, theirs.flags, window)
     );
     let fragment = match ours.fragment {
@@ -159,34 +164,34 @@ fn same(ours: &Headers, theirs: &Packet) {
         Fragment::First { id } | Fragment::Later { id } => Some(id),
     };
     assert_eq!(fragment, theirs.fragment.map(|(id, _)| id));
-    assert_eq!(ours.segments.headers as usize, theirs.headers);
+    let ours = measures.segments;
+    assert_eq!(ours.headers as usize, theirs.headers);
     let segments = oracle::segments(theirs.len, theirs.headers, theirs.gso_size, 0);
     let mut count = 0;
     // Of very many the first ones are enough.
     for (len, ..) in segments.take(2000) {
         count += 1;
-        let ours = ours.segments;
         let expected = if count == ours.count { ours.last_len } else { ours.len };
         assert_eq!(len, expected, "segment {count} of {ours:?}");
     }
-    assert!(count == ours.segments.count || count == 2000, "{count}: {:?}", ours.segments);
+    assert!(count == ours.count || count == 2000, "{count}: {ours:?}");
 }
 
 /// Where less was captured, what is still found is the same. Inside of tunnels less may be looked through.
 fn not_more(
-    whole: &Result<(Headers, Place), Reject>,
-    less: &Result<(Headers, Place), Reject>,
+    whole: &Result<(Headers, Measures, Place), Reject>,
+    less: &Result<(Headers, Measures, Place), Reject>,
     decap: bool,
 ) {
     match (whole, less) {
-        (Ok((whole, at)), Ok((less, less_at))) if at == less_at => {
+        (Ok((whole, measures, at)), Ok((less, of_less, less_at))) if at == less_at => {
             assert_eq!(whole.key(), less.key());
-            assert_eq!(whole.segments, less.segments);
+            assert_eq!(measures, of_less);
         }
-        (Ok((_, at)), Ok((_, less_at))) => {
+        (Ok((_, _, at)), Ok((_, _, less_at))) => {
             assert!(decap && less_at.ip < at.ip, "{less_at:?} in a part of {at:?}");
         }
-        (Err(reject), Ok((less, _))) => {
+        (Err(reject), Ok((less, ..))) => {
             assert!(decap, "a cut made a packet of {reject:?}: {less:?}");
         }
         (_, Err(_)) => {}

@@ -4,10 +4,8 @@ use std::fmt::Debug;
 
 use agent_common::{
     filter::Facts,
-    flow::NO_WINDOW,
     key::{Address, Endpoint, Family, proto},
     parse::{Fragment, Headers},
-    segments::Segments,
 };
 use proptest::prelude::*;
 
@@ -59,11 +57,7 @@ fn headers() -> impl Strategy<Value = Headers> {
             vlan_inner: if vlan == 0 { 0 } else { vlan_inner },
             proto,
             version,
-            ttl: 64,
-            tcp_flags: 0,
-            tcp_window: NO_WINDOW,
             fragment: Fragment::Whole,
-            segments: Segments::new(40, 40, 0),
         },
     )
 }
