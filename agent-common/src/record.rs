@@ -9,7 +9,7 @@ use crate::{
     key::{FlowKey, LOCAL, LOCAL_NONE},
     layout::laid_out,
     owner::Owner,
-    window::{Extrema, Sums},
+    window::{Extrema, Lengths, Sums},
 };
 
 /// Why a vector was emitted.
@@ -177,7 +177,7 @@ impl Record {
             ("local", LOCAL.iter().any(|&(code, _)| code == u64::from(key.local))),
             ("owner", owner.is_possible()),
             ("version", matches!(key.version, 4 | 6)),
-            ("packets", sums.packets.iter().all(|&n| n <= 64) && matches!(sums.len(), 1..=64)),
+            ("packets", is_window(sums)),
             ("sums", are_possible(sums)),
         ];
         match valid.into_iter().find(|(_, valid)| !valid) {
@@ -202,18 +202,22 @@ impl Record {
     }
 }
 
+/// Whether a window can hold so many packets.
+fn is_window(sums: &Sums) -> bool {
+    sums.lengths.iter().all(|lengths| lengths.packets <= 64) && matches!(sums.len(), 1..=64)
+}
+
 /// Whether a window can have these sums: what is finished from others would make no sense, or not fit its type.
 fn are_possible(sums: &Sums) -> bool {
     use crate::window::slot::{IAT_MAX, LEN_MAX};
 
-    let [fwd, bwd] = sums.packets;
-    let n = fwd.saturating_add(bwd);
-    let of_lengths = |direction: usize| {
-        let sum = sums.len_sum[direction].into();
-        is_possible(sums.packets[direction], LEN_MAX.into(), sum, sums.len_sq_sum[direction])
+    let [fwd, bwd] = &sums.lengths;
+    let n = fwd.packets.saturating_add(bwd.packets);
+    let of_lengths = |lengths: &Lengths| {
+        let Lengths { sq_sum, sum, packets } = *lengths;
+        is_possible(packets, LEN_MAX.into(), sum.into(), sq_sum)
     };
-    of_lengths(0)
-        && of_lengths(1)
+    sums.lengths.iter().all(of_lengths)
         && is_possible(n.saturating_sub(1), IAT_MAX, sums.iat_sum, sums.iat_sq_sum)
         && (0..8).all(|bit| u32::from(sums.flag_count(bit)) <= n)
 }
@@ -263,19 +267,20 @@ mod tests {
             Record::from_bytes(bytemuck::bytes_of(&record)),
             Err(DecodeError::Field("packets"))
         );
-        record.sums.packets = [u32::MAX, u32::MAX];
+        record.sums.lengths.iter_mut().for_each(|lengths| lengths.packets = u32::MAX);
         assert_eq!(
             Record::from_bytes(bytemuck::bytes_of(&record)),
             Err(DecodeError::Field("packets"))
         );
-        record.sums.packets = [1, 63];
+        let [fwd, bwd] = &mut record.sums.lengths;
+        (fwd.packets, bwd.packets) = (1, 63);
         assert_eq!(Record::from_bytes(bytemuck::bytes_of(&record)), Ok(record));
         let impossible: [fn(&mut Sums); 6] = [
             |sums| sums.iat_sum = 63 * IAT_MAX + 1,
             |sums| (sums.iat_sum, sums.iat_sq_sum) = (64, 64),
-            |sums| sums.len_sum[0] = LEN_MAX + 1,
-            |sums| sums.len_sq_sum[1] = 1,
-            |sums| (sums.len_sum[0], sums.len_sq_sum[0]) = (2, 3),
+            |sums| sums.lengths[0].sum = LEN_MAX + 1,
+            |sums| sums.lengths[1].sq_sum = 1,
+            |sums| (sums.lengths[0].sum, sums.lengths[0].sq_sum) = (2, 3),
             |sums| sums.flags = 65,
         ];
         for (at, spoil) in impossible.into_iter().enumerate() {

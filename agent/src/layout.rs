@@ -193,7 +193,7 @@ mod tests {
         // ARCHITECTURE.md: lock and zero, key, Summary, 40 bytes of state, Window.
         assert_eq!(offset("key.ifindex"), Some(8 + 32));
         assert_eq!(offset("flow.summary.totals[1].packets"), Some(56 + 112));
-        assert_eq!(offset("flow.window.sums.packets"), Some(56 + 272 + 64));
+        assert_eq!(offset("flow.window.sums.lengths[1].packets"), Some(56 + 272 + 68));
         assert_eq!(offset("flow.window.ring"), Some(56 + 272 + 144));
         assert_eq!(offset("state"), Some(1032));
     }

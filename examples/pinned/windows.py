@@ -187,7 +187,10 @@ def described(data, where, summary, sums, layout):
 
     ends = [(address(key(end), key("version")), key(f"port_{end}")) for end in "ab"]
     (src, sport), (dst, dport) = reversed(ends) if of("initiator_is_b") else ends
-    packets, lengths, squares = window("packets"), window("len_sum"), window("len_sq_sum")
+    def both(name):
+        return [window(f"lengths[{side}].{name}") for side in (0, 1)]
+
+    packets, lengths, squares = both("packets"), both("sum"), both("sq_sum")
     n = sum(packets)
     line = {
         "ifindex": key("ifindex"),
@@ -220,7 +223,7 @@ def described(data, where, summary, sums, layout):
 def slots(data, where, layout):
     """The window's packets, oldest first: their gap to the packet before, length, TCP flags and direction."""
     ring, head = where.read(data, "flow.window.ring"), where.read(data, "flow.window.head")
-    n = sum(where.read(data, "flow.window.sums.packets"))
+    n = sum(where.read(data, f"flow.window.sums.lengths[{side}].packets") for side in (0, 1))
     # Slots fill from 0 on. Once the window is full, the next to be written is the oldest.
     oldest = head if head < n else 0
     for index in range(n):

@@ -9,7 +9,7 @@ use crate::{
     key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped},
     owner::{Owner, USED},
     record::Reason,
-    window::Sums,
+    window::{Lengths, Sums},
 };
 
 fn key(src: &str, sport: u16, dst: &str, dport: u16, proto: u8) -> FlowKey {
@@ -80,10 +80,9 @@ fn the_schema_has_a_name_of_its_own() {
 
 /// A window of 64 packets, each as long and as late as a slot can say.
 fn full_window() -> Sums {
+    const LEN: u32 = 1_048_575;
     Sums {
-        packets: [32, 32],
-        len_sum: [32 * 1_048_575; 2],
-        len_sq_sum: [32 * 1_048_575 * 1_048_575; 2],
+        lengths: [Lengths { packets: 32, sum: 32 * LEN, sq_sum: 32 * u64::from(LEN).pow(2) }; 2],
         iat_sum: 63 * ((1 << 28) - 1),
         iat_sq_sum: 63 * ((1 << 28) - 1) * ((1 << 28) - 1),
         flags: 0x4040_4040_4040_4040,
@@ -107,7 +106,7 @@ fn every_value_is_finite_or_a_documented_null() {
     let mut record = Record::zeroed();
     record.key.version = 4;
     record.reason = Reason::Stop as u32;
-    record.sums.packets = [1, 0];
+    record.sums.lengths[0].packets = 1;
     let one = record;
     record.sums = full_window();
     for record in [one, record] {
@@ -136,7 +135,7 @@ fn every_value_is_of_its_fields_type() {
     let mut record = Record::zeroed();
     record.key.version = 6;
     record.key.proto = u8::MAX;
-    record.sums.packets = [1, 0];
+    record.sums.lengths[0].packets = 1;
     let least = record;
     record.key.proto = 6;
     (record.key.port_a, record.key.port_b) = (u16::MAX, u16::MAX);

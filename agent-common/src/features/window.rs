@@ -6,7 +6,7 @@ use super::{
     Value, Vector,
     derive::{entropy, mean, per_second, std, variance},
 };
-use crate::window::Sums;
+use crate::window::{Lengths, Sums};
 
 const fn integer(
     name: &'static str,
@@ -114,17 +114,17 @@ macro_rules! direction {
     ($prefix:literal, $direction:literal) => {
         &[
             integer(concat!($prefix, "packets"), U8, "packets", "n of this direction", "", |v| {
-                Value::Integer(sums(v).packets[$direction].into())
+                Value::Integer(of(v, $direction).packets.into())
             }),
             integer(concat!($prefix, "len_sum"), U32, "B", "Σ len of this direction", "", |v| {
-                Value::Integer(sums(v).len_sum[$direction].into())
+                Value::Integer(of(v, $direction).sum.into())
             }),
             float(
                 concat!($prefix, "len_mean"),
                 "B",
                 "Σ len / n of this direction",
                 NO_PACKET,
-                |v| mean(sums(v).len_sum[$direction].into(), sums(v).packets[$direction]),
+                |v| mean(of(v, $direction).sum.into(), of(v, $direction).packets),
             ),
             float(
                 concat!($prefix, "len_std"),
@@ -132,9 +132,8 @@ macro_rules! direction {
                 "√((n·Σ len² - (Σ len)²) / n²) of this direction",
                 NO_PACKET,
                 |v| {
-                    let sums = sums(v);
-                    let sum = sums.len_sum[$direction].into();
-                    std(sum, sums.len_sq_sum[$direction], sums.packets[$direction])
+                    let Lengths { sq_sum, sum, packets } = *of(v, $direction);
+                    std(sum.into(), sq_sum, packets)
                 },
             ),
         ]
@@ -150,14 +149,18 @@ fn sums<'a>(vector: &Vector<'a>) -> &'a Sums {
     &vector.record.sums
 }
 
+fn of<'a>(vector: &Vector<'a>, direction: usize) -> &'a Lengths {
+    &sums(vector).lengths[direction]
+}
+
 fn len_sum(vector: &Vector<'_>) -> u64 {
-    let [fwd, bwd] = sums(vector).len_sum;
-    u64::from(fwd) + u64::from(bwd)
+    let [fwd, bwd] = &sums(vector).lengths;
+    u64::from(fwd.sum) + u64::from(bwd.sum)
 }
 
 fn len_sq_sum(vector: &Vector<'_>) -> u64 {
-    let [fwd, bwd] = sums(vector).len_sq_sum;
-    fwd + bwd
+    let [fwd, bwd] = &sums(vector).lengths;
+    fwd.sq_sum + bwd.sq_sum
 }
 
 fn gaps(vector: &Vector<'_>) -> u32 {

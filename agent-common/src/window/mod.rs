@@ -20,9 +20,21 @@ use crate::{
 pub const CAPACITY: usize = 64;
 
 laid_out! {
+/// The packets of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Lengths {
+    /// Σ len², in bytes².
+    pub sq_sum: u64,
+    /// Σ len, in bytes.
+    pub sum: u32,
+    /// Packets in the window.
+    pub packets: u32,
+}
+}
+
+laid_out! {
 /// What the window knows in integers; [`crate::features`] finishes it.
-///
-/// Fields with two entries are by direction: fwd, bwd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Sums {
@@ -30,18 +42,14 @@ pub struct Sums {
     pub iat_sum: u64,
     /// Σ iat², in µs²; 63 saturated gaps fit.
     pub iat_sq_sum: u64,
-    /// Σ len², in bytes².
-    pub len_sq_sum: [u64; 2],
     /// S of the length histogram, see [`entropy`].
     pub len_entropy: u64,
     /// S of the gap histogram, see [`entropy`].
     pub iat_entropy: u64,
     /// Packets by TCP flag: a byte each, FIN lowest, in the order of [`crate::segments::tcp::NAMES`].
     pub flags: u64,
-    /// Σ len, in bytes.
-    pub len_sum: [u32; 2],
-    /// Packets in the window.
-    pub packets: [u32; 2],
+    /// Packets and their lengths by direction: fwd, bwd.
+    pub lengths: [Lengths; 2],
 }
 }
 
@@ -98,7 +106,8 @@ impl Sums {
     /// Packets in the window, both directions.
     #[inline(always)]
     pub fn len(&self) -> u32 {
-        self.packets[0] + self.packets[1]
+        let [fwd, bwd] = &self.lengths;
+        fwd.packets + bwd.packets
     }
 
     /// Whether no packet has come yet.
@@ -280,10 +289,11 @@ impl Window {
     #[inline(always)]
     fn add_packet(&mut self, slot: Slot) {
         let sums = &mut self.sums;
-        let (len, direction) = (slot.length(), slot.direction());
-        *at(&mut sums.packets, direction) += 1;
-        *at(&mut sums.len_sum, direction) += len;
-        *at(&mut sums.len_sq_sum, direction) += u64::from(len) * u64::from(len);
+        let len = slot.length();
+        let lengths = at(&mut sums.lengths, slot.direction());
+        lengths.packets += 1;
+        lengths.sum += len;
+        lengths.sq_sum += u64::from(len) * u64::from(len);
         sums.flags += tcp::lanes(slot.flags());
         sums.len_entropy += grow(&mut self.len_bins, len_bin(len), u32::MAX);
     }
@@ -292,11 +302,11 @@ impl Window {
     #[inline(always)]
     fn add_packets(&mut self, slot: Slot, count: u32) {
         let sums = &mut self.sums;
-        let (len, direction) = (slot.length(), slot.direction());
-        let square = u64::from(len) * u64::from(len);
-        *at(&mut sums.packets, direction) += count;
-        *at(&mut sums.len_sum, direction) += len * count;
-        *at(&mut sums.len_sq_sum, direction) += square * u64::from(count);
+        let len = slot.length();
+        let lengths = at(&mut sums.lengths, slot.direction());
+        lengths.packets += count;
+        lengths.sum += len * count;
+        lengths.sq_sum += u64::from(len) * u64::from(len) * u64::from(count);
         sums.flags += tcp::lanes(slot.flags()) * u64::from(count);
         sums.len_entropy += grow_by(&mut self.len_bins, len_bin(len), count);
     }
@@ -314,10 +324,11 @@ impl Window {
     #[inline(always)]
     fn remove_packet(&mut self, slot: Slot) {
         let sums = &mut self.sums;
-        let (len, direction) = (slot.length(), slot.direction());
-        *at(&mut sums.packets, direction) -= 1;
-        *at(&mut sums.len_sum, direction) -= len;
-        *at(&mut sums.len_sq_sum, direction) -= u64::from(len) * u64::from(len);
+        let len = slot.length();
+        let lengths = at(&mut sums.lengths, slot.direction());
+        lengths.packets -= 1;
+        lengths.sum -= len;
+        lengths.sq_sum -= u64::from(len) * u64::from(len);
         sums.flags -= tcp::lanes(slot.flags());
         sums.len_entropy -= shrink(&mut self.len_bins, len_bin(len));
     }

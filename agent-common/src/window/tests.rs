@@ -66,10 +66,11 @@ fn check(window: &Window, last: &VecDeque<Plain>, capacity: u32) {
     let sums = &window.sums;
     for direction in 0..2 {
         let of = || last.iter().filter(move |p| p.direction == direction);
-        assert_eq!(sums.packets[direction] as usize, of().count());
-        assert_eq!(u128::from(sums.len_sum[direction]), of().map(|p| u128::from(p.len)).sum());
+        let lengths = &sums.lengths[direction];
+        assert_eq!(lengths.packets as usize, of().count());
+        assert_eq!(u128::from(lengths.sum), of().map(|p| u128::from(p.len)).sum());
         let squares: u128 = of().map(|p| u128::from(p.len).pow(2)).sum();
-        assert_eq!(u128::from(sums.len_sq_sum[direction]), squares);
+        assert_eq!(u128::from(lengths.sq_sum), squares);
     }
     for bit in 0..8 {
         let with = last.iter().filter(|p| p.flags >> bit & 1 == 1).count();

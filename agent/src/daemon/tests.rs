@@ -55,7 +55,7 @@ impl FakeKernel {
         record.key.version = 4;
         record.key.ifindex = 3;
         record.reason = reason as u32;
-        record.sums.packets = [1, 0];
+        record.sums.lengths[0].packets = 1;
         record.summary.seq = self.counters.vectors as u32;
         self.counters.vectors += 1;
         self.ring.push_back(record);

@@ -5,7 +5,7 @@ use agent_common::{
     key::{Address, FlowKey, LOCAL_NONE},
     record::{DirectionBy, Reason},
     window::{
-        Sums,
+        Lengths, Sums,
         slot::{IAT_MAX, LEN_MAX},
     },
 };
@@ -33,9 +33,10 @@ pub(crate) fn record(version: u8) -> Record {
         totals.flags[4] = packets;
         totals.init_window = NO_WINDOW;
     }
-    record.sums.packets = [43, 21];
-    record.sums.len_sum = [32_714, 15_876];
-    record.sums.len_sq_sum = [32_000_000, 16_000_000];
+    record.sums.lengths = [
+        Lengths { packets: 43, sum: 32_714, sq_sum: 32_000_000 },
+        Lengths { packets: 21, sum: 15_876, sq_sum: 16_000_000 },
+    ];
     record.sums.iat_sum = 317_016;
     record.sums.iat_sq_sum = 1_709_000_000;
     record
@@ -47,7 +48,7 @@ fn smallest() -> Record {
     record.key.version = 4;
     record.key.proto = 47;
     record.reason = Reason::Stop as u32;
-    record.sums.packets = [1, 0];
+    record.sums.lengths[0].packets = 1;
     record
 }
 
@@ -119,7 +120,7 @@ fn values_are_those_of_the_record() {
     assert_eq!(line["midstream"], false);
     assert_eq!(line["win_packets"], 64);
     assert_eq!(line["fwd_packets"].as_u64().zip(line["bwd_packets"].as_u64()), Some((67, 33)));
-    let mean = f64::from(record.sums.len_sum.iter().sum::<u32>()) / 64.0;
+    let mean = f64::from(record.sums.lengths.iter().map(|lengths| lengths.sum).sum::<u32>()) / 64.0;
     assert_eq!(line["win_len_mean"].as_f64(), Some(mean));
 }
 
@@ -250,9 +251,7 @@ fn the_longest_line_finds_room() {
         longest.key.local = LOCAL_NONE;
         let sum = 31 * LEN_MAX + 1;
         longest.sums = Sums {
-            packets: [32, 32],
-            len_sum: [sum; 2],
-            len_sq_sum: [u64::from(LEN_MAX) * u64::from(sum); 2],
+            lengths: [Lengths { packets: 32, sum, sq_sum: u64::from(LEN_MAX) * u64::from(sum) }; 2],
             iat_sum: 62 * IAT_MAX + 1,
             iat_sq_sum: IAT_MAX * (62 * IAT_MAX + 1),
             flags: 0x4040_4040_4040_4040,

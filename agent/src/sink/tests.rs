@@ -30,7 +30,7 @@ pub(super) fn numbered(number: u64) -> Record {
     let mut record = Record::zeroed();
     record.key.version = 4;
     record.reason = Reason::Stop as u32;
-    record.sums.packets = [1, 0];
+    record.sums.lengths[0].packets = 1;
     record.summary.seq = number as u32;
     record
 }
