@@ -55,7 +55,10 @@ impl Blocking {
                 return Err(SinkError::Failed(error.context(lane.name.clone())));
             }
         }
-        if self.0.has_ended() { Err(SinkError::Closed) } else { Ok(()) }
+        // As noted above, and not asked anew: one that ends in between may have failed, and is told of the next time.
+        let lanes = &self.0.lanes;
+        let are_closed = !lanes.is_empty() && lanes.iter().all(|lane| lane.ending.is_some());
+        if are_closed { Err(SinkError::Closed) } else { Ok(()) }
     }
 
     /// Vectors that were queued, each once.
