@@ -173,6 +173,11 @@ def entropy(s, n, fraction_bits):
     return max(0.0, math.log2(n) - s / n / 2**fraction_bits) if n else None
 
 
+def by_direction(data, where, sums, name):
+    """What the window holds of each direction: fwd, bwd."""
+    return [where.read(data, f"{sums}.lengths[{side}].{name}") for side in (0, 1)]
+
+
 def described(data, where, summary, sums, layout):
     """The fields of a line that the agent would write, as far as a flow and its sums tell."""
 
@@ -187,10 +192,8 @@ def described(data, where, summary, sums, layout):
 
     ends = [(address(key(end), key("version")), key(f"port_{end}")) for end in "ab"]
     (src, sport), (dst, dport) = reversed(ends) if of("initiator_is_b") else ends
-    def both(name):
-        return [window(f"lengths[{side}].{name}") for side in (0, 1)]
-
-    packets, lengths, squares = both("packets"), both("sum"), both("sq_sum")
+    names = ("packets", "sum", "sq_sum")
+    packets, lengths, squares = (by_direction(data, where, sums, name) for name in names)
     n = sum(packets)
     line = {
         "ifindex": key("ifindex"),
@@ -223,7 +226,7 @@ def described(data, where, summary, sums, layout):
 def slots(data, where, layout):
     """The window's packets, oldest first: their gap to the packet before, length, TCP flags and direction."""
     ring, head = where.read(data, "flow.window.ring"), where.read(data, "flow.window.head")
-    n = sum(where.read(data, f"flow.window.sums.lengths[{side}].packets") for side in (0, 1))
+    n = sum(by_direction(data, where, "flow.window.sums", "packets"))
     # Slots fill from 0 on. Once the window is full, the next to be written is the oldest.
     oldest = head if head < n else 0
     for index in range(n):
