@@ -49,6 +49,26 @@ pub(crate) fn opaque(value: u64) -> u64 {
     value
 }
 
+/// The same number, of which the verifier, too, does not know that it is: what a comparison tells of this one it does not
+/// tell of the other.
+///
+/// VERIFIER: what is compared in each turn of a loop and lies on the stack meanwhile has other bounds in each, and a path
+/// of its own from each to the end. So has a pointer that goes along; made from such a number it lives for one turn.
+#[inline(always)]
+pub(crate) fn parted(value: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = u64::from(value);
+        // SAFETY: changes nothing; as far as LLVM knows, it may change the number.
+        unsafe {
+            asm!("{0} |= 0", inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        };
+        value as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
+}
+
 /// All ones if `a` < `b`, else zero.
 ///
 /// VERIFIER: no comparison, see [`crate::window::bins`].
@@ -57,12 +77,12 @@ pub(crate) fn less(a: u32, b: u32) -> u32 {
     ((i64::from(a) - i64::from(b)) >> 32) as u32
 }
 
-/// The number in memory, read for this use alone.
+/// A number in memory, read for this use alone.
 ///
 /// VERIFIER: of a number that is compared, and used again further on, kernels before 6.2 keep apart the paths of both
 /// outcomes to the last use, where functions have every number tracked.
 #[inline(always)]
-pub(crate) fn reread(number: &u32) -> u32 {
+pub(crate) fn reread<T: Copy>(number: &T) -> T {
     if !IS_BPF {
         return *number;
     }

@@ -1,6 +1,9 @@
 //! The wire packets behind one socket buffer.
 
-use crate::{barrier::difference, window::slot::Slot};
+use crate::{
+    barrier::difference,
+    window::slot::{Packet, Slot},
+};
 
 /// One socket buffer as the packets that were, or will be, on the wire.
 ///
@@ -46,10 +49,11 @@ impl Segments {
     pub fn slots(&self, iat: u64, flags: u8, direction: usize) -> [Slot; 3] {
         let spread = SegmentFlags::new(flags);
         [
-            Slot::new(iat, self.len, spread.first, direction),
-            Slot::new(0, self.len, spread.middle, direction),
-            Slot::new(0, self.last_len, spread.last, direction),
+            Packet::new(iat, self.len, spread.first, direction),
+            Packet::new(0, self.len, spread.middle, direction),
+            Packet::new(0, self.last_len, spread.last, direction),
         ]
+        .map(Slot::of)
     }
 
     /// IP bytes of all wire packets.

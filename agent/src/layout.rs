@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn a_slot_is_what_its_fields_say() {
-        let bits = slot::Slot::new(0x0abc_def1, 0xf_edcb, 0xa5, 1).to_bits();
+        let packet = slot::Packet::new(0x0abc_def1, 0xf_edcb, 0xa5, 1);
+        let bits = slot::Slot::of(packet).to_bits();
         let parts: Vec<u64> = slot::FIELDS
             .iter()
             .map(|(_, shift, width)| bits >> shift & ((1 << width) - 1))

@@ -332,6 +332,7 @@ fn the_verifier_walks_no_more_than_the_budget() {
     let decap = packets.map(|(program, walked)| (format!("{program}_decap"), walked));
     let found: Vec<_> = plain.chain(decap).collect();
     assert_eq!(found.len(), budget.len(), "one line a program");
+    let mut over = Vec::new();
     for (program, walked) in found {
         let limit = budget.get(&program[..]).unwrap_or_else(|| panic!("no limit for {program}"));
         let Some(walked) = walked else {
@@ -339,6 +340,9 @@ fn the_verifier_walks_no_more_than_the_budget() {
             continue;
         };
         eprintln!("{program}: {walked} instructions walked, at most {limit}");
-        assert!(walked <= *limit, "{program}: {walked} instructions walked, more than {limit}");
+        if walked > *limit {
+            over.push(program);
+        }
     }
+    assert!(over.is_empty(), "walked more than the budget: {}", over.join(", "));
 }

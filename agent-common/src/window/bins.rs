@@ -1,6 +1,7 @@
 //! The histograms' bins, by which entropies are defined.
 
-use crate::barrier::IS_BPF;
+use super::slot::LEN_BITS;
+use crate::barrier::{IS_BPF, opaque};
 
 /// Bins of each histogram.
 pub const BINS: usize = 32;
@@ -8,14 +9,18 @@ pub const BINS: usize = 32;
 /// Width of the narrow length bins, as a shift.
 const NARROW: u32 = 6;
 
-/// The bin of each length in steps of 64 bytes. Lengths from 32 KiB on share the last entry.
+/// Steps of [`NARROW`] up to the largest length.
+const STEPS: usize = 1 << (LEN_BITS - NARROW);
+
+/// The bin of each length in steps of 64 bytes.
 ///
 /// VERIFIER: a table, for every comparison that the packet path makes for each packet doubles the paths
-/// that the verifier walks, and a super-packet's loop makes 63 packets of one.
-static LEN_BINS: [u8; 512] = {
-    let mut bins = [0; 512];
+/// that the verifier walks, and a super-packet's loop makes 63 packets of one. Up to the largest length, for nearly
+/// all packets need the first line of it.
+static LEN_BINS: [u8; STEPS] = {
+    let mut bins = [0; STEPS];
     let mut step = 0;
-    while step < 512 {
+    while step < STEPS {
         bins[step] = match step << NARROW {
             0..1536 => step as u8,
             1536..2048 => 24,
@@ -51,10 +56,8 @@ const DE_BRUIJN: u32 = 0x07c4_acdd;
 /// 4096, 6144, 8192, 12288 and 16384.
 #[inline(always)]
 pub fn len_bin(len: u32) -> u8 {
-    let step = u64::from(len >> NARROW);
-    // All ones if the step lies beyond the table.
-    let beyond = 0u64.wrapping_sub(step >> 9) >> 32;
-    LEN_BINS[((step | beyond) & 511) as usize]
+    // VERIFIER: LLVM would leave out the mask, and kernels forget the bounds of what lay on the stack as half a word.
+    LEN_BINS[opaque((len >> NARROW).into()) as usize % STEPS]
 }
 
 /// The bin of a gap in µs: floor(log2), with 0 in the first bin.
@@ -77,6 +80,7 @@ pub fn iat_bin(iat: u32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::window::slot::LEN_MAX;
 
     #[test]
     fn bins_begin_where_they_say() {
@@ -84,7 +88,7 @@ mod tests {
         for (bin, start) in (24..).zip(starts) {
             assert_eq!((len_bin(start - 1), len_bin(start)), (bin - 1, bin));
         }
-        assert_eq!((len_bin(0), len_bin(63), len_bin(64), len_bin(1 << 20)), (0, 0, 1, 31));
+        assert_eq!((len_bin(0), len_bin(63), len_bin(64), len_bin(LEN_MAX)), (0, 0, 1, 31));
         assert!([16384, 32767, 32768, 65535, 65536, (1 << 20) - 1].map(len_bin) == [31; 6]);
         assert_eq!(iat_bin(0), 0);
         for power in 0..28 {

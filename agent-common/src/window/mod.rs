@@ -8,10 +8,10 @@ use bytemuck::{Pod, Zeroable};
 
 use self::{
     bins::{BINS, iat_bin, len_bin},
-    slot::Slot,
+    slot::{Packet, Slot},
 };
 use crate::{
-    barrier::{clear, larger, less, settled, smaller},
+    barrier::{clear, larger, less, parted, settled, smaller},
     layout::{Layout, Shape, laid_out},
     segments::{Segments, tcp},
 };
@@ -169,16 +169,16 @@ impl Window {
         flags: u8,
         direction: usize,
     ) {
-        let slot = Slot::new(iat, segments.last_len, flags, direction);
+        let packet = Packet::new(iat, segments.last_len, flags, direction);
         let len = self.sums.len();
         if len >= capacity {
             self.remove_oldest(self.head, capacity);
         }
-        self.add_packet(slot);
+        self.add_packet(packet);
         // It has a gap, if there is a packet before it.
-        self.add_gap(slot, less(0, len));
+        self.add_gap(packet, less(0, len));
         let head = self.head;
-        self.set_slot(head, slot);
+        self.set_slot(head, Slot::of(packet));
         self.head = successor(head, capacity);
     }
 
@@ -222,10 +222,10 @@ impl Window {
             oldest = settled(self).remove_oldest(oldest, capacity);
         }
 
-        settled(self).add_packet(first);
-        settled(self).add_packets(middle, count - 2);
-        settled(self).add_packet(last);
-        settled(self).add_gap(first, less(0, len));
+        settled(self).add_packet(first.packet());
+        settled(self).add_packets(middle.packet(), count - 2);
+        settled(self).add_packet(last.packet());
+        settled(self).add_gap(first.packet(), less(0, len));
         settled(self).add_empty_gaps(count - 1);
 
         let start = self.head;
@@ -249,25 +249,26 @@ impl Window {
         let oldest = self.oldest(capacity);
         let mut extrema = Extrema { len_min: u32::MAX, len_max: 0, iat_min: u32::MAX, iat_max: 0 };
         for index in 0..CAPACITY as u32 {
-            if index >= len {
+            let index = parted(index);
+            if index >= parted(len) {
                 break;
             }
-            let slot = self.slot(index);
-            extrema.len_min = smaller(extrema.len_min, slot.length());
-            extrema.len_max = larger(extrema.len_max, slot.length());
+            let Packet { iat, len, .. } = self.slot(index).packet();
+            extrema.len_min = smaller(extrema.len_min, len);
+            extrema.len_max = larger(extrema.len_max, len);
             // The gap before the oldest packet lies outside.
             let outside = less(index ^ oldest, 1);
-            extrema.iat_min = smaller(extrema.iat_min, slot.iat() | outside);
-            extrema.iat_max = larger(extrema.iat_max, slot.iat() & !outside);
+            extrema.iat_min = smaller(extrema.iat_min, iat | outside);
+            extrema.iat_max = larger(extrema.iat_max, iat & !outside);
         }
         extrema
     }
 
     /// The packets in order of arrival, oldest first.
-    pub fn packets(&self, capacity: u32) -> impl Iterator<Item = Slot> + '_ {
+    pub fn packets(&self, capacity: u32) -> impl Iterator<Item = Packet> + '_ {
         let len = self.sums.len();
         let oldest = self.oldest(capacity);
-        (0..len).map(move |index| self.slot((oldest + index) % capacity))
+        (0..len).map(move |index| self.slot((oldest + index) % capacity).packet())
     }
 
     /// Slot of the oldest packet: slots fill from 0 on, and once full the oldest is the next to be written.
@@ -287,27 +288,25 @@ impl Window {
     }
 
     #[inline(always)]
-    fn add_packet(&mut self, slot: Slot) {
+    fn add_packet(&mut self, Packet { len, flags, direction, .. }: Packet) {
         let sums = &mut self.sums;
-        let len = slot.length();
-        let lengths = at(&mut sums.lengths, slot.direction());
+        let lengths = at(&mut sums.lengths, direction);
         lengths.packets += 1;
         lengths.sum += len;
         lengths.sq_sum += u64::from(len) * u64::from(len);
-        sums.flags += tcp::lanes(slot.flags());
+        sums.flags += tcp::lanes(flags);
         sums.len_entropy += grow(&mut self.len_bins, len_bin(len), u32::MAX);
     }
 
     /// Takes in `count` packets that are alike.
     #[inline(always)]
-    fn add_packets(&mut self, slot: Slot, count: u32) {
+    fn add_packets(&mut self, Packet { len, flags, direction, .. }: Packet, count: u32) {
         let sums = &mut self.sums;
-        let len = slot.length();
-        let lengths = at(&mut sums.lengths, slot.direction());
+        let lengths = at(&mut sums.lengths, direction);
         lengths.packets += count;
         lengths.sum += len * count;
         lengths.sq_sum += u64::from(len) * u64::from(len) * u64::from(count);
-        sums.flags += tcp::lanes(slot.flags()) * u64::from(count);
+        sums.flags += tcp::lanes(flags) * u64::from(count);
         sums.len_entropy += grow_by(&mut self.len_bins, len_bin(len), count);
     }
 
@@ -316,30 +315,29 @@ impl Window {
     #[inline(always)]
     fn remove_oldest(&mut self, oldest: u32, capacity: u32) -> u32 {
         let next = successor(oldest, capacity);
-        self.remove_packet(self.slot(oldest));
-        self.remove_gap(self.slot(next));
+        self.remove_packet(self.slot(oldest).packet());
+        self.remove_gap(self.slot(next).packet());
         next
     }
 
     #[inline(always)]
-    fn remove_packet(&mut self, slot: Slot) {
+    fn remove_packet(&mut self, Packet { len, flags, direction, .. }: Packet) {
         let sums = &mut self.sums;
-        let len = slot.length();
-        let lengths = at(&mut sums.lengths, slot.direction());
+        let lengths = at(&mut sums.lengths, direction);
         lengths.packets -= 1;
         lengths.sum -= len;
         lengths.sq_sum -= u64::from(len) * u64::from(len);
-        sums.flags -= tcp::lanes(slot.flags());
+        sums.flags -= tcp::lanes(flags);
         sums.len_entropy -= shrink(&mut self.len_bins, len_bin(len));
     }
 
     /// Takes in the gap before a packet if `counts` is all ones, and none if it is zero.
     #[inline(always)]
-    fn add_gap(&mut self, slot: Slot, counts: u32) {
-        let gap = u64::from(slot.iat() & counts);
+    fn add_gap(&mut self, Packet { iat, iat_bin, .. }: Packet, counts: u32) {
+        let gap = u64::from(iat & counts);
         self.sums.iat_sum += gap;
         self.sums.iat_sq_sum += gap * gap;
-        self.sums.iat_entropy += grow(&mut self.iat_bins, slot.iat_bin(), counts);
+        self.sums.iat_entropy += grow(&mut self.iat_bins, iat_bin, counts);
     }
 
     /// Takes in `count` gaps of 0 µs.
@@ -349,11 +347,11 @@ impl Window {
     }
 
     #[inline(always)]
-    fn remove_gap(&mut self, slot: Slot) {
-        let gap = u64::from(slot.iat());
+    fn remove_gap(&mut self, Packet { iat, iat_bin, .. }: Packet) {
+        let gap = u64::from(iat);
         self.sums.iat_sum -= gap;
         self.sums.iat_sq_sum -= gap * gap;
-        self.sums.iat_entropy -= shrink(&mut self.iat_bins, slot.iat_bin());
+        self.sums.iat_entropy -= shrink(&mut self.iat_bins, iat_bin);
     }
 }
 

@@ -11,13 +11,34 @@ pub const IAT_MAX: u64 = (1 << IAT_BITS) - 1;
 /// Largest packet length the window can hold, in bytes.
 pub const LEN_MAX: u32 = (1 << LEN_BITS) - 1;
 
-/// A wire packet as the window remembers it: iat (28 bits), len (20), TCP flags (8), direction (1), and the iat's bin
-/// (5), so that it need not be found a second time when the packet leaves.
+const LEN_AT: u32 = IAT_BITS;
+const FLAGS_AT: u32 = LEN_AT + LEN_BITS;
+const DIRECTION_AT: u32 = FLAGS_AT + 8;
+/// The upper end of the word, where a shift is all that it takes to read.
+const IAT_BIN_AT: u32 = 64 - 5;
+
+/// A wire packet as the window remembers it: iat (28 bits), len (20), TCP flags (8), direction (1), nothing (2), and the
+/// iat's bin (5), so that it need not be found a second time when the packet leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u64);
 
-impl Slot {
-    /// Packs a packet; `iat` in µs and `len` in bytes saturate, `direction` is 0 (fwd) or 1 (bwd).
+/// A wire packet as the window sums it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Gap to the packet before, in µs.
+    pub iat: u32,
+    /// IP length in bytes.
+    pub len: u32,
+    /// TCP flags as in byte 13 of the TCP header.
+    pub flags: u8,
+    /// 0: fwd, 1: bwd.
+    pub direction: usize,
+    /// The bin of the gap, see [`bins::iat_bin`].
+    pub iat_bin: u8,
+}
+
+impl Packet {
+    /// `iat` in µs and `len` in bytes saturate, `direction` is 0 (fwd) or 1 (bwd).
     #[inline(always)]
     pub fn new(iat: u64, len: u32, flags: u8, direction: usize) -> Self {
         // VERIFIER: saturation without comparison, see `bins`. What lies above the field's bits, taken from
@@ -26,12 +47,35 @@ impl Slot {
         let len = u64::from(len);
         let len =
             (len | 0u64.wrapping_sub(len >> LEN_BITS) >> (64 - LEN_BITS)) & u64::from(LEN_MAX);
+        let (iat, len) = (iat as u32, len as u32);
+        Self { iat, len, flags, direction, iat_bin: bins::iat_bin(iat) }
+    }
+}
+
+impl Slot {
+    /// Packs a packet.
+    #[inline(always)]
+    pub fn of(packet: Packet) -> Self {
+        let Packet { iat, len, flags, direction, iat_bin } = packet;
         Self(
-            iat | len << IAT_BITS
-                | u64::from(flags) << (IAT_BITS + LEN_BITS)
-                | (direction as u64) << (IAT_BITS + LEN_BITS + 8)
-                | u64::from(bins::iat_bin(iat as u32)) << (IAT_BITS + LEN_BITS + 9),
+            u64::from(iat)
+                | u64::from(len) << LEN_AT
+                | u64::from(flags) << FLAGS_AT
+                | (direction as u64) << DIRECTION_AT
+                | u64::from(iat_bin) << IAT_BIN_AT,
         )
+    }
+
+    /// The packet that was packed.
+    #[inline(always)]
+    pub const fn packet(self) -> Packet {
+        Packet {
+            iat: (self.0 & IAT_MAX) as u32,
+            len: (self.0 >> LEN_AT) as u32 & LEN_MAX,
+            flags: (self.0 >> FLAGS_AT) as u8,
+            direction: (self.0 >> DIRECTION_AT) as usize & 1,
+            iat_bin: (self.0 >> IAT_BIN_AT) as u8,
+        }
     }
 
     /// The word as it lies in the ring.
@@ -45,43 +89,13 @@ impl Slot {
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
-
-    /// Gap to the packet before, in µs.
-    #[inline(always)]
-    pub const fn iat(self) -> u32 {
-        (self.0 & IAT_MAX) as u32
-    }
-
-    /// IP length in bytes.
-    #[inline(always)]
-    pub const fn length(self) -> u32 {
-        (self.0 >> IAT_BITS) as u32 & LEN_MAX
-    }
-
-    /// TCP flags as in byte 13 of the TCP header.
-    #[inline(always)]
-    pub const fn flags(self) -> u8 {
-        (self.0 >> (IAT_BITS + LEN_BITS)) as u8
-    }
-
-    /// 0: fwd, 1: bwd.
-    #[inline(always)]
-    pub const fn direction(self) -> usize {
-        (self.0 >> (IAT_BITS + LEN_BITS + 8)) as usize & 1
-    }
-
-    /// The bin of the gap, see [`bins::iat_bin`].
-    #[inline(always)]
-    pub const fn iat_bin(self) -> u8 {
-        (self.0 >> (IAT_BITS + LEN_BITS + 9)) as u8 & 31
-    }
 }
 
 /// What is in a word: name, place of the lowest bit, bits.
 pub const FIELDS: [(&str, u32, u32); 5] = [
     ("iat", 0, IAT_BITS),
-    ("len", IAT_BITS, LEN_BITS),
-    ("tcp_flags", IAT_BITS + LEN_BITS, 8),
-    ("direction", IAT_BITS + LEN_BITS + 8, 1),
-    ("iat_bin", IAT_BITS + LEN_BITS + 9, 5),
+    ("len", LEN_AT, LEN_BITS),
+    ("tcp_flags", FLAGS_AT, 8),
+    ("direction", DIRECTION_AT, 1),
+    ("iat_bin", IAT_BIN_AT, 5),
 ];

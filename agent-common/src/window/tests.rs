@@ -90,8 +90,7 @@ fn check(window: &Window, last: &VecDeque<Plain>, capacity: u32) {
     assert_eq!(u64::from(extrema.iat_min), gaps.iter().min().copied().unwrap_or(u32::MAX.into()));
     assert_eq!(u64::from(extrema.iat_max), gaps.iter().max().copied().unwrap_or(0));
 
-    let held: Vec<_> =
-        window.packets(capacity).map(|s| (s.length(), s.flags(), s.direction())).collect();
+    let held: Vec<_> = window.packets(capacity).map(|p| (p.len, p.flags, p.direction)).collect();
     let want: Vec<_> = last.iter().map(|p| (p.len as u32, p.flags, p.direction)).collect();
     assert_eq!(held, want);
 }

@@ -107,7 +107,7 @@ fn check(window: &Window, capacity: u32, packets: &[WirePacket]) {
     differences(&line, &window_features(packets), Times::Compare, &mut different);
     assert!(different.is_empty(), "{}: {packets:?}", different.join(", "));
 
-    let held = window.packets(capacity).map(|slot| (slot.length(), slot.flags(), slot.direction()));
+    let held = window.packets(capacity).map(|packet| (packet.len, packet.flags, packet.direction));
     let longest = agent_common::window::slot::LEN_MAX;
     let expected = packets.iter().map(|p| (p.len.min(longest), p.flags, usize::from(p.bwd)));
     assert!(held.eq(expected), "{packets:?}");
