@@ -7,7 +7,10 @@ use core::{
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::layout::{Layout, Shape, laid_out};
+use crate::{
+    barrier::reread,
+    layout::{Layout, Shape, laid_out},
+};
 
 /// An IP address as 16 bytes in network order; IPv4 is stored IPv4-mapped (RFC 4291, 2.5.5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -81,6 +84,48 @@ impl Address {
         }
         let (mine, theirs) = (u64::from_be(self.words[1]), u64::from_be(other.words[1]));
         (mine != theirs).then_some(mine > theirs)
+    }
+}
+
+/// What a flow is of beside its ends and its interface, in one word, as a key has it: VLAN ids, protocol, IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind(u64);
+
+impl Kind {
+    /// Of a flow of packets: [`LOCAL_NONE`].
+    #[inline(always)]
+    pub fn new([vlan, vlan_inner]: [u16; 2], proto: u8, version: u8) -> Self {
+        const { assert!(LOCAL_NONE == 0) };
+        Self(
+            u64::from(vlan)
+                | u64::from(vlan_inner) << 16
+                | u64::from(proto) << 32
+                | u64::from(version) << 40,
+        )
+    }
+
+    /// Outermost VLAN id, 0 for none.
+    #[inline(always)]
+    pub fn vlan(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Second VLAN id, 0 for none.
+    #[inline(always)]
+    pub fn vlan_inner(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub fn proto(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    /// 4 or 6.
+    #[inline(always)]
+    pub fn version(self) -> u8 {
+        (self.0 >> 40) as u8
     }
 }
 
@@ -195,32 +240,24 @@ impl FlowKey {
     /// In place and in whole words: who hashes it reads it at once, and a processor that has to put a word together from
     /// smaller pieces which are still on their way to memory waits for all of them.
     #[inline(always)]
-    pub(crate) fn write(
-        &mut self,
-        a: &Endpoint,
-        b: &Endpoint,
-        ifindex: u32,
-        [vlan, vlan_inner]: [u16; 2],
-        proto: u8,
-        version: u8,
-    ) {
-        self.a = a.address;
-        self.b = b.address;
-        let [.., place, kind]: &mut [u64; 6] = bytemuck::cast_mut(self);
+    pub(crate) fn write(&mut self, a: &Endpoint, b: &Endpoint, ifindex: u32, kind: Kind) {
+        // VERIFIER: word by word, for of an address as a whole LLVM makes a call of memmove.
+        let words: &mut [u64; 6] = bytemuck::cast_mut(self);
+        let [a_high, a_low, b_high, b_low, place, last] = words;
+        *a_high = reread(&a.address.words[0]);
+        *a_low = reread(&a.address.words[1]);
+        *b_high = reread(&b.address.words[0]);
+        *b_low = reread(&b.address.words[1]);
+        let ports = u32::from(a.port) | u32::from(b.port) << 16;
         if cfg!(target_endian = "little") {
-            *place = u64::from(ifindex) | u64::from(a.port) << 32 | u64::from(b.port) << 48;
-            *kind = u64::from(vlan)
-                | u64::from(vlan_inner) << 16
-                | u64::from(proto) << 32
-                | u64::from(version) << 40
-                | u64::from(LOCAL_NONE) << 48;
+            *place = u64::from(ifindex) | u64::from(ports) << 32;
+            *last = kind.0;
         } else {
-            *place = u64::from(ifindex) << 32 | u64::from(a.port) << 16 | u64::from(b.port);
-            *kind = u64::from(vlan) << 48
-                | u64::from(vlan_inner) << 32
-                | u64::from(proto) << 24
-                | u64::from(version) << 16
-                | u64::from(LOCAL_NONE) << 8;
+            *place = u64::from(ifindex) << 32 | u64::from(ports.rotate_left(16));
+            *last = u64::from(kind.vlan()) << 48
+                | u64::from(kind.vlan_inner()) << 32
+                | u64::from(kind.proto()) << 24
+                | u64::from(kind.version()) << 16;
         }
     }
 

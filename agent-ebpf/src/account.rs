@@ -39,28 +39,36 @@ pub(crate) enum Fate {
 /// precisely, and none of the paths that this one has by the thousand are found alike.
 #[inline(always)]
 pub(crate) fn packet(passage: &mut Passage, packet: &Packet, counters: &mut Counters) -> Fate {
-    let now_us = packet.now_us();
-    if !passage.headers.join_fragments(&mut Fragments, now_us) {
+    if !passage.headers.join_fragments(&mut Fragments, || packet.now_us()) {
         counters.orphan_fragments += 1;
     }
-    passage.address(now_us);
+    passage.address();
     if !selects(&Filter, config::sample(), &passage.headers, passage.key()) {
         return Fate::Filtered;
     }
     // VERIFIER: read from memory from here on, see `observe`; which end it came from, too, is a path of its own.
     let passage = settled(passage);
     let context = packet.context();
-    flow::<Packets>(passage, counters, move |passage, flow| {
-        let from_initiator = flow.would_be_from_initiator(&passage.arrival);
-        passage.find_owner(context, from_initiator);
-    })
+    flow::<Packets>(
+        passage,
+        counters,
+        || packet.now_us(),
+        move |passage, flow| {
+            let from_initiator = flow.would_be_from_initiator(&passage.arrival);
+            passage.find_owner(context, from_initiator);
+        },
+    )
 }
 
 /// Lets the flow of an addressed passage take it in. `find_owner` is asked for the process behind it where that is wanted.
+///
+/// `now_us` is asked when the flow is found. To read its clock a processor waits until all that it began before is done, as
+/// it does for a lock: one wait for both costs less than two, and of two packets the first is more often the first to get in.
 #[inline(always)]
 pub(crate) fn flow<T: Table>(
     passage: &mut Passage,
     counters: &mut Counters,
+    now_us: impl Fn() -> u64,
     find_owner: impl Fn(&mut Passage, &Flow),
 ) -> Fate {
     for _ in 0..ATTEMPTS {
@@ -68,6 +76,7 @@ pub(crate) fn flow<T: Table>(
         let Some(entry) = table::find_or_insert::<T>(place, &passage.template) else {
             return Fate::TableFull;
         };
+        passage.arrival.now_us = now_us();
         if config::process() && table::glance(entry).asks_for_owner(&passage.arrival, &T::RULES) {
             find_owner(passage, table::glance(entry));
         }

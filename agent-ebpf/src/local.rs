@@ -87,7 +87,7 @@ pub(crate) fn of_packet(
     let size = question.tuple.ask(headers, swapped);
     let tuple = (&raw mut question.tuple).cast::<bpf_sock_tuple>();
     let here = BPF_F_CURRENT_NETNS as u64;
-    let socket: *mut bpf_sock = match headers.proto {
+    let socket: *mut bpf_sock = match headers.proto() {
         // SAFETY: the context's packet, a tuple of that size.
         proto::TCP => unsafe { bpf_sk_lookup_tcp(skb.cast(), tuple, size, here, 0) },
         // SAFETY: as above.
@@ -114,9 +114,9 @@ fn is_for_this_host(skb: *mut __sk_buff, headers: &Headers, route: &mut bpf_fib_
     if unsafe { (&raw const fields.pkt_type).read_volatile() } == OTHERHOST {
         return false;
     }
-    let (v4, from, to) = (headers.version == 4, &headers.src.address, &headers.dst.address);
+    let (v4, from, to) = (headers.version() == 4, &headers.src.address, &headers.dst.address);
     route.family = if v4 { AF_INET } else { AF_INET6 };
-    route.l4_protocol = headers.proto;
+    route.l4_protocol = headers.proto();
     route.sport = 0;
     route.dport = 0;
     route.__bindgen_anon_1.tot_len = 0;
@@ -150,7 +150,7 @@ impl Tuple {
         let (remote, local) =
             if swapped { (&headers.dst, &headers.src) } else { (&headers.src, &headers.dst) };
         let ports = u32::from(remote.port.to_be()) | u32::from(local.port.to_be()) << 16;
-        if headers.version == 4 {
+        if headers.version() == 4 {
             self.words[0] = remote.address.tail();
             self.words[1] = local.address.tail();
             self.words[2] = ports;

@@ -23,8 +23,6 @@ const MAX_OFFSET: u32 = 0x7fff;
 /// there: that branch is gone once the program is loaded for real.
 pub(crate) struct Packet {
     skb: *mut __sk_buff,
-    data: *const u8,
-    data_end: *const u8,
     len: u32,
     ifindex: u32,
     gso_size: u32,
@@ -43,8 +41,6 @@ impl Packet {
         let fields = unsafe { &*skb };
         Self {
             skb,
-            data: fields.data as usize as *const u8,
-            data_end: fields.data_end as usize as *const u8,
             len: fields.len,
             ifindex: fields.ifindex,
             gso_size: fields.gso_size,
@@ -96,6 +92,22 @@ impl Packet {
         }
     }
 
+    /// Where `len` bytes of the linear part lie, or `None` if they do not lie within it.
+    ///
+    /// VERIFIER: asked anew each time. Of pointers that were read before a comparison it notes how many bytes are known to lie
+    /// behind them, and each number is a path of its own through all that follows.
+    #[inline(always)]
+    fn linear(&self, offset: usize, len: usize) -> Option<*const u8> {
+        // SAFETY: the program's context.
+        let fields = unsafe { &*self.skb };
+        // SAFETY: a valid reference; volatile, as above.
+        let data = unsafe { (&raw const fields.data).read_volatile() };
+        // SAFETY: as above.
+        let data_end = unsafe { (&raw const fields.data_end).read_volatile() };
+        let start = (data as usize as *const u8).wrapping_add(offset);
+        (start.wrapping_add(len) <= data_end as usize as *const u8).then_some(start)
+    }
+
     /// Copies a header outside the linear part; false if it is not there.
     #[inline(always)]
     fn copy_paged<H: Header>(&self, offset: u32, words: &mut Words) -> bool {
@@ -105,8 +117,9 @@ impl Packet {
     }
 }
 
-/// Room for the longest header, IPv6's 40 bytes: aligned, where a header itself is not.
-type Words = MaybeUninit<[u64; 5]>;
+/// Room for the most that is read at once, IPv6's header of 40 bytes and what is before it: aligned, where a header itself
+/// is not.
+type Words = MaybeUninit<[u64; 6]>;
 
 /// Copies a header of the linear part in as few pieces as there can be.
 ///
@@ -137,6 +150,10 @@ unsafe fn copy_linear<H: Header>(from: *const u8, words: &mut Words) {
         at += unsafe { piece::<u64>(from, to, at) };
     }
     if size >= 40 {
+        // SAFETY: as above.
+        at += unsafe { piece::<u64>(from, to, at) };
+    }
+    if size >= 48 {
         // SAFETY: as above.
         at += unsafe { piece::<u64>(from, to, at) };
     }
@@ -191,13 +208,23 @@ impl Source for Packet {
             return None;
         }
         let mut words = Words::uninit();
-        let start = self.data.wrapping_add(bounded(offset));
-        if start.wrapping_add(size_of::<H>()) <= self.data_end {
+        if let Some(start) = self.linear(bounded(offset), size_of::<H>()) {
             // SAFETY: checked against the end of the linear part, as the verifier checks again.
             unsafe { copy_linear::<H>(start, &mut words) };
         } else if !self.copy_paged::<H>(offset, &mut words) {
             return None;
         }
+        // SAFETY: all of its bytes are written, and any are a header.
+        Some(unsafe { words.as_ptr().cast::<H>().read() })
+    }
+
+    #[inline(always)]
+    fn near<H: Header>(&self, offset: u32) -> Option<H> {
+        const { assert!(size_of::<H>() <= size_of::<Words>() && align_of::<H>() <= 8) };
+        let mut words = Words::uninit();
+        let start = self.linear(offset as usize, size_of::<H>())?;
+        // SAFETY: checked against the end of the linear part, as the verifier checks again.
+        unsafe { copy_linear::<H>(start, &mut words) };
         // SAFETY: all of its bytes are written, and any are a header.
         Some(unsafe { words.as_ptr().cast::<H>().read() })
     }

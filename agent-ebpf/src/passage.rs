@@ -59,9 +59,8 @@ impl Passage {
 
     /// Finds out whose the packet is, which is now complete.
     #[inline(always)]
-    pub(crate) fn address(&mut self, now_us: u64) {
+    pub(crate) fn address(&mut self) {
         let from_b = self.headers.write_key(&mut self.template.key);
-        self.arrival.now_us = now_us;
         self.arrival.from_b = from_b.into();
         self.arrival.is_tcp = self.headers.is_tcp();
         self.waiting = 0;

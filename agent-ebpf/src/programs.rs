@@ -5,7 +5,7 @@
 
 use agent_common::{
     barrier::settled,
-    parse::{Link, Reject, parse},
+    parse::{Link, Reject, parse_into},
 };
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 
@@ -72,19 +72,20 @@ fn observe<const LINK: bool>(ctx: &TcContext) {
     };
     let packet = Packet::new(ctx, &raw mut passage.lethe);
     let frame = packet.frame(link);
-    match parse(&packet, &frame, config::decap()) {
-        Ok((headers, measures)) => passage.admit(headers, measures),
-        Err(reject) => {
-            counters.seen += 1;
-            match reject {
-                Reject::NotIp => counters.not_ip += 1,
-                Reject::Malformed(reason) => {
-                    counters::malformed(counters, reason);
-                    diagnose::malformed::<LINK>(ctx, frame.ifindex, reason);
-                }
+    let admit = |headers, measures| {
+        passage.admit(headers, measures);
+        settled(passage);
+    };
+    if let Err(reject) = parse_into(&packet, &frame, config::decap(), admit) {
+        counters.seen += 1;
+        match reject {
+            Reject::NotIp => counters.not_ip += 1,
+            Reject::Malformed(reason) => {
+                counters::malformed(counters, reason);
+                diagnose::malformed::<LINK>(ctx, frame.ifindex, reason);
             }
-            return;
         }
+        return;
     }
     // VERIFIER: from here on the headers are read from memory. What LLVM kept of them in registers would make
     // each of the parser's paths a path of its own to the end.

@@ -46,17 +46,18 @@ pub fn parsed(frame: &Frame, decap: bool) -> Fate {
 
 /// As [`crate::fixtures::flow_name`] writes it.
 fn sender_first(headers: &Headers) -> String {
-    let family = if headers.version == 4 { Family::V4 } else { Family::V6 };
+    let family = if headers.version() == 4 { Family::V4 } else { Family::V6 };
     let end = |end: &Endpoint| {
         let ip: IpAddr = end.address.ip(family);
-        if matches!(headers.proto, 6 | 17) {
+        if matches!(headers.proto(), 6 | 17) {
             SocketAddr::new(ip, end.port).to_string()
         } else {
             ip.to_string()
         }
     };
-    let mut name = format!("{} {} > {}", headers.proto, end(&headers.src), end(&headers.dst));
-    for vid in [headers.vlan, headers.vlan_inner].into_iter().filter(|vid| *vid != 0) {
+    let mut name = format!("{} {} > {}", headers.proto(), end(&headers.src), end(&headers.dst));
+    for vid in [headers.kind.vlan(), headers.kind.vlan_inner()].into_iter().filter(|vid| *vid != 0)
+    {
         name = format!("{name} vlan {vid}");
     }
     name

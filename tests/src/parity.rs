@@ -351,10 +351,10 @@ fn note_kinds(packet: &Packet<'_>, accounted: Option<parse::Frame>, compared: &m
     };
     let inside = locate(packet.data, &frame, true);
     note("tunnel", inside.is_ok_and(|(.., inside)| inside.ip != place.ip));
-    note("QinQ", headers.vlan_inner != 0);
+    note("QinQ", headers.kind.vlan_inner() != 0);
     note("padding", u64::from(frame.wire_len) > u64::from(place.ip) + measures.segments.bytes());
-    note("SCTP", headers.proto == proto::SCTP);
-    let error = match headers.proto {
+    note("SCTP", headers.proto() == proto::SCTP);
+    let error = match headers.proto() {
         proto::ICMP => [3, 5, 11, 12].contains(&headers.src.port),
         proto::ICMPV6 => [1, 2, 3, 4].contains(&headers.src.port),
         _ => false,
@@ -363,10 +363,10 @@ fn note_kinds(packet: &Packet<'_>, accounted: Option<parse::Frame>, compared: &m
     note("first fragment", matches!(headers.fragment, Fragment::First { .. }));
     note("later fragment", matches!(headers.fragment, Fragment::Later { .. }));
     let super_packet = measures.segments.count > 1;
-    note("super-packet over IPv4", super_packet && headers.version == 4);
-    note("super-packet over IPv6", super_packet && headers.version == 6);
+    note("super-packet over IPv4", super_packet && headers.version() == 4);
+    note("super-packet over IPv6", super_packet && headers.version() == 6);
     note("super-packet kept", measures.segments.kept > 0);
     let long = measures.segments.bytes() > 65_575;
-    note("BIG TCP over IPv4", long && headers.version == 4);
-    note("BIG TCP over IPv6", long && headers.version == 6);
+    note("BIG TCP over IPv4", long && headers.version() == 4);
+    note("BIG TCP over IPv6", long && headers.version() == 6);
 }

@@ -66,17 +66,17 @@ impl Facts {
     /// ports of its datagram, and port 0, as in its flow's key, if they are not known.
     #[inline(always)]
     pub fn of(headers: &Headers) -> Self {
-        let protocol = u32::from(headers.proto);
+        let protocol = u32::from(headers.proto());
         // VERIFIER: no comparison, see `barrier::less`.
         let has_port = less(protocol ^ u32::from(proto::TCP), 1)
             | less(protocol ^ u32::from(proto::UDP), 1)
             | less(protocol ^ u32::from(proto::SCTP), 1);
         let common = u64::from(protocol) << end::PROTO
-            | u64::from(headers.version & 0xf) << end::VERSION
+            | u64::from(headers.version() & 0xf) << end::VERSION
             | u64::from(has_port & 1) << end::HAS_PORT;
         let [src_high, src_low] = headers.src.address.words();
         let [dst_high, dst_low] = headers.dst.address.words();
-        let vlan = u64::from(headers.vlan) | u64::from(headers.vlan_inner) << 16;
+        let vlan = u64::from(headers.kind.vlan()) | u64::from(headers.kind.vlan_inner()) << 16;
         let (src, dst) = (end_word(&headers.src, common), end_word(&headers.dst, common));
         Self { words: [src_high, src_low, dst_high, dst_low, src, dst, vlan, 0] }
     }

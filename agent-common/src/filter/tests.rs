@@ -5,11 +5,20 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{key::Address, parse::Fragment};
+use crate::{
+    key::{Address, Kind},
+    parse::Fragment,
+};
 
 fn packet(ends: [Endpoint; 2], vlans: [u16; 2], proto: u8, version: u8) -> Headers {
-    let ([src, dst], [vlan, vlan_inner]) = (ends, vlans);
-    Headers { src, dst, ifindex: 1, vlan, vlan_inner, proto, version, fragment: Fragment::Whole }
+    let [src, dst] = ends;
+    Headers {
+        src,
+        dst,
+        ifindex: 1,
+        kind: Kind::new(vlans, proto, version),
+        fragment: Fragment::Whole,
+    }
 }
 
 fn headers() -> impl Strategy<Value = Headers> {
@@ -121,13 +130,13 @@ proptest! {
             prop_assert_eq!((packed >> end::PORT) as u16, end.port);
             let tail = ((packed >> end::ADDRESS) as u32).to_ne_bytes();
             prop_assert_eq!(&tail[..], &octets[12..]);
-            prop_assert_eq!((packed >> end::PROTO) as u8, headers.proto);
-            prop_assert_eq!((packed >> end::VERSION) as u8 & 0xf, headers.version);
-            let has_port = matches!(headers.proto, proto::TCP | proto::UDP | proto::SCTP);
+            prop_assert_eq!((packed >> end::PROTO) as u8, headers.proto());
+            prop_assert_eq!((packed >> end::VERSION) as u8 & 0xf, headers.version());
+            let has_port = matches!(headers.proto(), proto::TCP | proto::UDP | proto::SCTP);
             prop_assert_eq!(packed >> end::HAS_PORT, u64::from(has_port));
         }
         let vlan = facts.word(word::VLAN);
-        prop_assert_eq!((vlan as u16, (vlan >> 16) as u16), (headers.vlan, headers.vlan_inner));
+        prop_assert_eq!((vlan as u16, (vlan >> 16) as u16), (headers.kind.vlan(), headers.kind.vlan_inner()));
     }
 }
 

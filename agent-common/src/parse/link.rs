@@ -245,7 +245,7 @@ fn null<S: Source + ?Sized>(source: &S, frame: &Frame) -> Result<LinkLayer, Reje
 
 /// The 12 bits of a VLAN id (IEEE 802.1Q).
 #[inline(always)]
-fn vlan_id(tci: u16) -> u16 {
+pub(super) fn vlan_id(tci: u16) -> u16 {
     tci & 0x0fff
 }
 

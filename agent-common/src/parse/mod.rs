@@ -5,6 +5,7 @@
 
 mod ip;
 mod link;
+mod plain;
 pub mod source;
 mod transport;
 mod tunnel;
@@ -14,7 +15,7 @@ use bytemuck::Zeroable as _;
 use self::source::Source;
 use crate::{
     barrier::IS_BPF,
-    key::{Address, Endpoint, FlowKey, icmp_ports, is_swapped, proto},
+    key::{Address, Endpoint, FlowKey, Kind, icmp_ports, is_swapped, proto},
     segments::Segments,
 };
 
@@ -137,7 +138,7 @@ pub enum Fragment {
 }
 
 /// What the headers of one packet tell of whose it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     /// Sender.
     pub src: Endpoint,
@@ -145,14 +146,8 @@ pub struct Headers {
     pub dst: Endpoint,
     /// Interface index.
     pub ifindex: u32,
-    /// Outermost VLAN id, 0 for none.
-    pub vlan: u16,
-    /// Second VLAN id, 0 for none.
-    pub vlan_inner: u16,
-    /// IP protocol number behind the extension headers.
-    pub proto: u8,
-    /// 4 or 6.
-    pub version: u8,
+    /// VLAN ids, IP protocol number behind the extension headers, IP version.
+    pub kind: Kind,
     /// Place in a fragmented datagram.
     pub fragment: Fragment,
 }
@@ -237,6 +232,27 @@ pub fn parse<S: Source + ?Sized>(
     locate(source, frame, decap).map(|(headers, measures, _)| (headers, measures))
 }
 
+/// As [`parse`], and hands what it finds to `admit`.
+///
+/// VERIFIER: in a place of its own for each way to it, or LLVM carries every field on the stack to the one.
+#[inline(always)]
+pub fn parse_into<S: Source + ?Sized>(
+    source: &S,
+    frame: &Frame,
+    decap: bool,
+    mut admit: impl FnMut(Headers, Measures),
+) -> Result<(), Reject> {
+    if let Some((headers, measures, _)) = plain::v4(source, frame, decap) {
+        admit(headers, measures);
+    } else if let Some((headers, measures, _)) = plain::v6(source, frame, decap) {
+        admit(headers, measures);
+    } else {
+        let (headers, measures, _) = walk(source, frame, decap)?;
+        admit(headers, measures);
+    }
+    Ok(())
+}
+
 /// Where the headers lie that [`parse`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -249,6 +265,22 @@ pub struct Place {
 /// As [`parse`], and tells where the headers lie.
 #[inline(always)]
 pub fn locate<S: Source + ?Sized>(
+    source: &S,
+    frame: &Frame,
+    decap: bool,
+) -> Result<(Headers, Measures, Place), Reject> {
+    if let Some(found) = plain::v4(source, frame, decap) {
+        return Ok(found);
+    }
+    if let Some(found) = plain::v6(source, frame, decap) {
+        return Ok(found);
+    }
+    walk(source, frame, decap)
+}
+
+/// Layer by layer, whatever the packet.
+#[inline(always)]
+fn walk<S: Source + ?Sized>(
     source: &S,
     frame: &Frame,
     decap: bool,
@@ -269,10 +301,7 @@ pub fn locate<S: Source + ?Sized>(
         src: Endpoint { address: ip.src, port: l4.src_port },
         dst: Endpoint { address: ip.dst, port: l4.dst_port },
         ifindex: frame.ifindex,
-        vlan: link.vlan,
-        vlan_inner: link.vlan_inner,
-        proto: ip.proto,
-        version: ip.version,
+        kind: Kind::new([link.vlan, link.vlan_inner], ip.proto, ip.version),
         fragment: ip.fragment,
     };
     let measures = Measures {
@@ -287,25 +316,31 @@ pub fn locate<S: Source + ?Sized>(
 impl Headers {
     /// Gives a later fragment the protocol and ports of its datagram's first, and remembers those of a
     /// first. False for a later fragment whose first was not seen: it belongs to the flow without ports.
+    /// Of a whole packet the time is not asked.
     #[inline(always)]
-    pub fn join_fragments<F: FragmentTable>(&mut self, table: &mut F, now_us: u64) -> bool {
+    pub fn join_fragments<F: FragmentTable>(
+        &mut self,
+        table: &mut F,
+        now_us: impl Fn() -> u64,
+    ) -> bool {
         match self.fragment {
             Fragment::Whole => true,
             Fragment::First { id } => {
                 let ports = FragmentPorts {
-                    seen_us: now_us,
+                    seen_us: now_us(),
                     src: self.src.port,
                     dst: self.dst.port,
-                    proto: self.proto.into(),
+                    proto: self.proto().into(),
                 };
                 table.remember(&self.fragment_key(id), &ports);
                 true
             }
             Fragment::Later { id } => match table.recall(&self.fragment_key(id)) {
-                Some(ports) if now_us.saturating_sub(ports.seen_us) < FRAGMENT_LIFETIME_US => {
+                Some(ports) if now_us().saturating_sub(ports.seen_us) < FRAGMENT_LIFETIME_US => {
                     self.src.port = ports.src;
                     self.dst.port = ports.dst;
-                    self.proto = ports.proto as u8;
+                    let vlans = [self.kind.vlan(), self.kind.vlan_inner()];
+                    self.kind = Kind::new(vlans, ports.proto as u8, self.version());
                     true
                 }
                 _ => false,
@@ -324,8 +359,8 @@ impl Headers {
     /// Writes the flow's key; returns whether the packet comes from its end `b`.
     #[inline(always)]
     pub fn write_key(&self, key: &mut FlowKey) -> bool {
-        let Self { src, dst, ifindex, vlan, vlan_inner, proto, version, .. } = self;
-        let swapped = is_swapped(*proto, src, dst);
+        let Self { src, dst, ifindex, kind, .. } = self;
+        let swapped = is_swapped(kind.proto(), src, dst);
         let ends;
         let (a, b) = if !IS_BPF {
             ends = Endpoint::ordered(src, dst, swapped);
@@ -335,14 +370,26 @@ impl Headers {
         } else {
             (src, dst)
         };
-        key.write(a, b, *ifindex, [*vlan, *vlan_inner], *proto, *version);
+        key.write(a, b, *ifindex, *kind);
         swapped
     }
 
     /// Whether the protocol is TCP.
     #[inline(always)]
     pub fn is_tcp(&self) -> bool {
-        self.proto == proto::TCP
+        self.proto() == proto::TCP
+    }
+
+    /// IP protocol number behind the extension headers.
+    #[inline(always)]
+    pub fn proto(&self) -> u8 {
+        self.kind.proto()
+    }
+
+    /// 4 or 6.
+    #[inline(always)]
+    pub fn version(&self) -> u8 {
+        self.kind.version()
     }
 
     #[inline(always)]
@@ -352,10 +399,10 @@ impl Headers {
             dst: self.dst.address,
             id,
             ifindex: self.ifindex,
-            vlan: self.vlan,
-            vlan_inner: self.vlan_inner,
-            proto: if self.version == 4 { self.proto } else { 0 },
-            version: self.version,
+            vlan: self.kind.vlan(),
+            vlan_inner: self.kind.vlan_inner(),
+            proto: if self.version() == 4 { self.proto() } else { 0 },
+            version: self.version(),
             padding: [0; 2],
         }
     }

@@ -29,6 +29,12 @@ pub trait Source {
     /// The header at `offset`, or `None` if it does not lie wholly within the bytes there are.
     fn load<H: Header>(&self, offset: u32) -> Option<H>;
 
+    /// The header at `offset` if it can be had with the least of work; `None` says nothing of whether it is there.
+    #[inline(always)]
+    fn near<H: Header>(&self, offset: u32) -> Option<H> {
+        self.load(offset)
+    }
+
     /// The same number. The kernel's source passes it through memory that the verifier does not follow, so
     /// that it forgets by which of several ways an offset came to be, and walks what follows once.
     #[inline(always)]

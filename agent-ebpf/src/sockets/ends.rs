@@ -1,7 +1,7 @@
 //! Between which ends a call sends or receives, read out of the kernel's structures.
 
 use agent_common::{
-    key::{Address, Endpoint},
+    key::{Address, Endpoint, Kind},
     parse::{Fragment, Headers},
 };
 use bytemuck::{Pod, Zeroable};
@@ -66,10 +66,7 @@ impl Ends {
             src,
             dst,
             ifindex: namespace,
-            vlan: 0,
-            vlan_inner: 0,
-            proto,
-            version,
+            kind: Kind::new([0; 2], proto, version),
             fragment: Fragment::Whole,
         }
     }

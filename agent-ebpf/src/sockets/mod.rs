@@ -125,7 +125,7 @@ fn take(room: &mut Room, counters: &mut Counters) {
     };
     passage.admit(ends.headers(protocol, sent), measures(bytes));
     let passage = core::hint::black_box(passage);
-    passage.address(packet::now_us());
+    passage.address();
     // Of two ends, one is the sender, and one is the socket's.
     let local_is_b = (passage.arrival.from_b != 0) == sent;
     passage.template.key.local = if local_is_b { LOCAL_B } else { LOCAL_A };
@@ -133,7 +133,7 @@ fn take(room: &mut Room, counters: &mut Counters) {
     passage.arrival.is_tcp = false;
     let fate = if selects(&Filter, config::sample(), &passage.headers, passage.key()) {
         let passage = core::hint::black_box(passage);
-        account::flow::<Sockets>(passage, counters, |passage, _| {
+        account::flow::<Sockets>(passage, counters, packet::now_us, |passage, _| {
             owner::current(USED).write_to(&mut passage.owner);
         })
     } else {

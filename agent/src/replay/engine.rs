@@ -231,7 +231,7 @@ impl Engine {
         };
         match located {
             Ok((mut headers, measures, place)) => {
-                if !headers.join_fragments(fragments, now_us) {
+                if !headers.join_fragments(fragments, || now_us) {
                     counters.orphan_fragments += 1;
                 }
                 let (key, from_b) = headers.key();

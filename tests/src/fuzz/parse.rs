@@ -122,7 +122,7 @@ fn within(
 
 /// Bytes of the transport header at `l4`.
 fn transport_header(headers: &Headers, data: &[u8], l4: usize) -> usize {
-    match (headers.fragment, headers.proto) {
+    match (headers.fragment, headers.proto()) {
         (Fragment::Later { .. }, _) => 0,
         (_, 1 | 17 | 58) => 8,
         (_, 132) => 12,
@@ -134,7 +134,11 @@ fn transport_header(headers: &Headers, data: &[u8], l4: usize) -> usize {
 fn same_verdict(ours: Result<&(Headers, Measures, Place), &Reject>, theirs: Parsed) {
     match (ours, theirs) {
         (Ok((headers, measures, _)), Parsed::Packet(packet)) => {
-            assert_eq!([headers.vlan, headers.vlan_inner], packet.vlan, "{headers:?}");
+            assert_eq!(
+                [headers.kind.vlan(), headers.kind.vlan_inner()],
+                packet.vlan,
+                "{headers:?}"
+            );
             same(headers, measures, &packet);
         }
         // Of several faults either may meet another first.
@@ -146,7 +150,7 @@ fn same_verdict(ours: Result<&(Headers, Measures, Place), &Reject>, theirs: Pars
 
 /// The parser and the oracle have found the same packet, but for the tags before it.
 fn same(ours: &Headers, measures: &Measures, theirs: &Packet) {
-    let family = if ours.version == 4 { Family::V4 } else { Family::V6 };
+    let family = if ours.version() == 4 { Family::V4 } else { Family::V6 };
     let ips = [ours.src, ours.dst].map(|end| end.address.ip(family));
     assert_eq!(ips, [theirs.src, theirs.dst]);
     let ports = match theirs.ports {
@@ -156,7 +160,7 @@ fn same(ours: &Headers, measures: &Measures, theirs: &Packet) {
     assert_eq!((ours.src.port, ours.dst.port), ports);
     let window = theirs.tcp_window.map_or(NO_WINDOW, u32::from);
     assert_eq!(
-        (ours.proto, measures.ttl, measures.tcp_flags, measures.tcp_window),
+        (ours.proto(), measures.ttl, measures.tcp_flags, measures.tcp_window),
         (theirs.proto, theirs.ttl, theirs.flags, window)
     );
     let fragment = match ours.fragment {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use agent_common::{
     filter::Facts,
-    key::{Address, Endpoint, Family, proto},
+    key::{Address, Endpoint, Family, Kind, proto},
     parse::{Fragment, Headers},
 };
 use proptest::prelude::*;
@@ -53,10 +53,7 @@ fn headers() -> impl Strategy<Value = Headers> {
             src: Endpoint { address: src, port: src_port },
             dst: Endpoint { address: dst, port: dst_port },
             ifindex: 1,
-            vlan,
-            vlan_inner: if vlan == 0 { 0 } else { vlan_inner },
-            proto,
-            version,
+            kind: Kind::new([vlan, if vlan == 0 { 0 } else { vlan_inner }], proto, version),
             fragment: Fragment::Whole,
         },
     )
@@ -73,8 +70,8 @@ fn is_true(expression: &Expression, packet: &Headers) -> bool {
 }
 
 fn holds(primitive: &Primitive, packet: &Headers) -> bool {
-    let family = if packet.version == 4 { Family::V4 } else { Family::V6 };
-    let is_version = |version: Version| version as u8 == packet.version;
+    let family = if packet.version() == 4 { Family::V4 } else { Family::V6 };
+    let is_version = |version: Version| version as u8 == packet.version();
     let on = |side: Side, holds: &dyn Fn(&Endpoint) -> bool| match side {
         Side::Src => holds(&packet.src),
         Side::Dst => holds(&packet.dst),
@@ -84,7 +81,7 @@ fn holds(primitive: &Primitive, packet: &Headers) -> bool {
     match primitive {
         Primitive::Version(version) => is_version(*version),
         Primitive::Protocol(version, number) => {
-            version.is_none_or(is_version) && *number == packet.proto
+            version.is_none_or(is_version) && *number == packet.proto()
         }
         Primitive::Net(side, net) => on(*side, &|end| match (net, end.address.ip(family)) {
             (Net::V4 { address, mask }, IpAddr::V4(ip)) => ip & mask == *address,
@@ -92,12 +89,12 @@ fn holds(primitive: &Primitive, packet: &Headers) -> bool {
             _ => false,
         }),
         Primitive::Ports(side, protocol, range) => {
-            [proto::TCP, proto::UDP, proto::SCTP].contains(&packet.proto)
-                && protocol.is_none_or(|protocol| protocol == packet.proto)
+            [proto::TCP, proto::UDP, proto::SCTP].contains(&packet.proto())
+                && protocol.is_none_or(|protocol| protocol == packet.proto())
                 && on(*side, &|end| range.contains(&end.port))
         }
-        Primitive::Vlan(None) => packet.vlan != 0,
-        Primitive::Vlan(Some(id)) => [packet.vlan, packet.vlan_inner].contains(id),
+        Primitive::Vlan(None) => packet.kind.vlan() != 0,
+        Primitive::Vlan(Some(id)) => [packet.kind.vlan(), packet.kind.vlan_inner()].contains(id),
     }
 }
 
