@@ -5,6 +5,7 @@
 
 mod engine;
 mod fragments;
+mod pages;
 mod progress;
 mod resegment;
 mod table;

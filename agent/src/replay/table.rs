@@ -5,7 +5,7 @@ use bytemuck::Zeroable as _;
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 use std::{array, hash::BuildHasher as _, mem::offset_of};
 
-use super::resegment::SegmentSizes;
+use super::{pages::ask_for_huge, resegment::SegmentSizes};
 use crate::prefetch::prefetch;
 
 /// A flow in the table. Aligned, so that it lies in as few cache lines as it can.
@@ -69,11 +69,13 @@ pub(super) enum Found {
 
 impl FlowTable {
     pub(super) fn new(limit: u32) -> Self {
+        let mut entries = Vec::with_capacity(ROOM.min(limit as usize));
+        ask_for_huge(entries.spare_capacity_mut());
         Self {
             limit: limit as usize,
             seeds: seeds(),
             index: HashTable::new(),
-            entries: Vec::with_capacity(ROOM.min(limit as usize)),
+            entries,
             wake_us: Vec::new(),
             free: Vec::new(),
             earliest_us: u64::MAX,
