@@ -87,12 +87,13 @@ impl Address {
     }
 }
 
-/// What a flow is of beside its ends and its interface, in one word, as a key has it: VLAN ids, protocol, IP version.
+/// What a flow is of beside its ends and its interface, in one word: VLAN ids, protocol, IP version. On a machine whose
+/// lowest byte comes first it is that of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(u64);
 
 impl Kind {
-    /// Of a flow of packets: [`LOCAL_NONE`].
+    /// With [`LOCAL_NONE`]; the key of a flow of calls gets its own later.
     #[inline(always)]
     pub fn new([vlan, vlan_inner]: [u16; 2], proto: u8, version: u8) -> Self {
         const { assert!(LOCAL_NONE == 0) };

@@ -44,7 +44,7 @@ impl Segments {
     }
 
     /// The first, each of the middle and the last segment of a super-packet as the window remembers them. The gap
-    /// lies before the first.
+    /// lies before the first. Packed: until each comes in they are three words in place of three structures.
     #[inline(always)]
     pub fn slots(&self, iat: u64, flags: u8, direction: usize) -> [Slot; 3] {
         let spread = SegmentFlags::new(flags);

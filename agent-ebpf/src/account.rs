@@ -63,7 +63,8 @@ pub(crate) fn packet(passage: &mut Passage, packet: &Packet, counters: &mut Coun
 /// Lets the flow of an addressed passage take it in. `find_owner` is asked for the process behind it where that is wanted.
 ///
 /// `now_us` is asked when the flow is found. To read its clock a processor waits until all that it began before is done, as
-/// it does for a lock: one wait for both costs less than two, and of two packets the first is more often the first to get in.
+/// it does for a lock: one wait for both costs less than two (where processes are asked for, that comes between), and of two
+/// packets the first is more often the first to get in.
 #[inline(always)]
 pub(crate) fn flow<T: Table>(
     passage: &mut Passage,

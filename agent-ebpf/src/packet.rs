@@ -18,9 +18,9 @@ use crate::config;
 /// what the verifier allows a packet pointer.
 const MAX_OFFSET: u32 = 0x7fff;
 
-/// A socket buffer. Every field of the context is read once, before any branch: a compiler that folds two
-/// reads into one by a selected pointer makes a "dereference of modified ctx ptr". What only a rehearsal asks is read
-/// there: that branch is gone once the program is loaded for real.
+/// A socket buffer. But for where the bytes lie, every field of the context is read once, before any branch: a compiler that
+/// folds two reads into one by a selected pointer makes a "dereference of modified ctx ptr". What only a rehearsal asks is
+/// read there: that branch is gone once the program is loaded for real.
 pub(crate) struct Packet {
     skb: *mut __sk_buff,
     len: u32,
@@ -220,6 +220,7 @@ impl Source for Packet {
 
     #[inline(always)]
     fn near<H: Header>(&self, offset: u32) -> Option<H> {
+        // VERIFIER: no bound of the offset, which is a constant by now.
         const { assert!(size_of::<H>() <= size_of::<Words>() && align_of::<H>() <= 8) };
         let mut words = Words::uninit();
         let start = self.linear(offset as usize, size_of::<H>())?;

@@ -232,25 +232,24 @@ pub fn parse<S: Source + ?Sized>(
     locate(source, frame, decap).map(|(headers, measures, _)| (headers, measures))
 }
 
-/// As [`parse`], and hands what it finds to `admit`.
+/// As [`locate`], and gives what `admit` makes of what is found.
 ///
-/// VERIFIER: in a place of its own for each way to it, or LLVM carries every field on the stack to the one.
+/// VERIFIER: asked in a place of its own for each way to it, or LLVM carries every field on the stack to the one.
 #[inline(always)]
-pub fn parse_into<S: Source + ?Sized>(
+pub fn parse_into<S: Source + ?Sized, T>(
     source: &S,
     frame: &Frame,
     decap: bool,
-    mut admit: impl FnMut(Headers, Measures),
-) -> Result<(), Reject> {
-    if let Some((headers, measures, _)) = plain::v4(source, frame, decap) {
-        admit(headers, measures);
-    } else if let Some((headers, measures, _)) = plain::v6(source, frame, decap) {
-        admit(headers, measures);
-    } else {
-        let (headers, measures, _) = walk(source, frame, decap)?;
-        admit(headers, measures);
+    mut admit: impl FnMut(Headers, Measures, Place) -> T,
+) -> Result<T, Reject> {
+    if let Some((headers, measures, place)) = plain::v4(source, frame, decap) {
+        return Ok(admit(headers, measures, place));
     }
-    Ok(())
+    if let Some((headers, measures, place)) = plain::v6(source, frame, decap) {
+        return Ok(admit(headers, measures, place));
+    }
+    let (headers, measures, place) = walk(source, frame, decap)?;
+    Ok(admit(headers, measures, place))
 }
 
 /// Where the headers lie that [`parse`] found.
@@ -269,13 +268,7 @@ pub fn locate<S: Source + ?Sized>(
     frame: &Frame,
     decap: bool,
 ) -> Result<(Headers, Measures, Place), Reject> {
-    if let Some(found) = plain::v4(source, frame, decap) {
-        return Ok(found);
-    }
-    if let Some(found) = plain::v6(source, frame, decap) {
-        return Ok(found);
-    }
-    walk(source, frame, decap)
+    parse_into(source, frame, decap, |headers, measures, place| (headers, measures, place))
 }
 
 /// Layer by layer, whatever the packet.

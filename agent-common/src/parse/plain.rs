@@ -20,22 +20,22 @@ const V6_HEADER: u32 = 40;
 const TCP_HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
 
-/// A packet of IPv4.
+/// A packet of IPv4, of 40 bytes at least.
 #[inline(always)]
 pub(super) fn v4<S: Source + ?Sized>(
     source: &S,
     frame: &Frame,
     decap: bool,
 ) -> Option<(Headers, Measures, Place)> {
-    let (ip, words) = behind(source, frame, ETHERTYPE_IPV4)?;
+    let (offset, words) = behind(source, frame, ETHERTYPE_IPV4)?;
     // RFC 791, 3.1; behind it ports, and what TCP or UDP has there.
     let [first, second, third, udp, tcp] = words.map(u64::from_be);
     let (version_and_words, place_in_datagram) = (first >> 56, first as u16 & 0x3fff);
     if version_and_words != 0x45 || place_in_datagram != 0 {
         return None;
     }
-    let packet = Packet {
-        ip,
+    let ip = Ip {
+        offset,
         len: (first >> 32) as u32 & 0xffff,
         header_len: V4_HEADER,
         proto: (second >> 48) as u8,
@@ -46,7 +46,7 @@ pub(super) fn v4<S: Source + ?Sized>(
     };
     let transport =
         Transport { ports: third as u32, udp_len: (udp >> 48) as u32, control: (tcp >> 32) as u32 };
-    packet.with(frame, decap, transport)
+    ip.before(frame, decap, transport)
 }
 
 /// A packet of IPv6.
@@ -56,7 +56,7 @@ pub(super) fn v6<S: Source + ?Sized>(
     frame: &Frame,
     decap: bool,
 ) -> Option<(Headers, Measures, Place)> {
-    let (ip, [first, src @ .., dst_high, dst_low]) = behind(source, frame, ETHERTYPE_IPV6)?;
+    let (offset, [first, src @ .., dst_high, dst_low]) = behind(source, frame, ETHERTYPE_IPV6)?;
     // RFC 8200, 3.
     let first = u64::from_be(first);
     let payload = (first >> 16) as u32 & 0xffff;
@@ -64,9 +64,9 @@ pub(super) fn v6<S: Source + ?Sized>(
         return None;
     }
     // The least of a TCP header. Of a UDP datagram that is shorter nothing is found here.
-    let [ports, second, _, control, _]: [u32; 5] = source.near(ip + V6_HEADER)?;
-    let packet = Packet {
-        ip,
+    let [ports, second, _, control, _]: [u32; 5] = source.near(offset + V6_HEADER)?;
+    let ip = Ip {
+        offset,
         len: V6_HEADER + payload,
         header_len: V6_HEADER,
         proto: (first >> 8) as u8,
@@ -80,10 +80,10 @@ pub(super) fn v6<S: Source + ?Sized>(
         udp_len: u32::from_be(second) >> 16,
         control: u32::from_be(control),
     };
-    packet.with(frame, decap, transport)
+    ip.before(frame, decap, transport)
 }
 
-/// The offset of an IP header right behind the link's, and its first 40 bytes.
+/// The offset of an IP header right behind the link's, and the 40 bytes from there on.
 #[inline(always)]
 fn behind<S: Source + ?Sized>(
     source: &S,
@@ -103,8 +103,8 @@ fn behind<S: Source + ?Sized>(
 
 /// What an IP header tells.
 #[derive(Clone, Copy)]
-struct Packet {
-    ip: u32,
+struct Ip {
+    offset: u32,
     len: u32,
     header_len: u32,
     proto: u8,
@@ -123,19 +123,19 @@ struct Transport {
     control: u32,
 }
 
-impl Packet {
-    /// The packet with the header behind, if it is TCP or UDP and all lengths are as they should be. What goes through a UDP
-    /// tunnel is left to the layers.
+impl Ip {
+    /// The packet, if what is behind is TCP or UDP and all lengths are as they should be. Where tunnels are looked through,
+    /// UDP is left to the layers.
     #[inline(always)]
-    fn with(
+    fn before(
         self,
         frame: &Frame,
         decap: bool,
         transport: Transport,
     ) -> Option<(Headers, Measures, Place)> {
-        let Self { ip, len, header_len, proto, version, ttl, src, dst } = self;
+        let Self { offset, len, header_len, proto, version, ttl, src, dst } = self;
         let Transport { ports, udp_len, control } = transport;
-        if frame.gso_size != 0 || ip + len > frame.wire_len {
+        if frame.gso_size != 0 || offset + len > frame.wire_len {
             return None;
         }
         let l4_len;
@@ -172,6 +172,6 @@ impl Packet {
             tcp_flags,
             ttl,
         };
-        Some((headers, measures, Place { ip, l4: ip + header_len }))
+        Some((headers, measures, Place { ip: offset, l4: offset + header_len }))
     }
 }

@@ -29,7 +29,7 @@ pub trait Source {
     /// The header at `offset`, or `None` if it does not lie wholly within the bytes there are.
     fn load<H: Header>(&self, offset: u32) -> Option<H>;
 
-    /// The header at `offset` if it can be had with the least of work; `None` says nothing of whether it is there.
+    /// The header at `offset`, a constant, if it can be had with the least of work; `None` says nothing of whether it is there.
     #[inline(always)]
     fn near<H: Header>(&self, offset: u32) -> Option<H> {
         self.load(offset)

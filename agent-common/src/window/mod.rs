@@ -253,13 +253,13 @@ impl Window {
             if index >= parted(len) {
                 break;
             }
-            let Packet { iat, len, .. } = self.slot(index).packet();
-            extrema.len_min = smaller(extrema.len_min, len);
-            extrema.len_max = larger(extrema.len_max, len);
+            let packet = self.slot(index).packet();
+            extrema.len_min = smaller(extrema.len_min, packet.len);
+            extrema.len_max = larger(extrema.len_max, packet.len);
             // The gap before the oldest packet lies outside.
             let outside = less(index ^ oldest, 1);
-            extrema.iat_min = smaller(extrema.iat_min, iat | outside);
-            extrema.iat_max = larger(extrema.iat_max, iat & !outside);
+            extrema.iat_min = smaller(extrema.iat_min, packet.iat | outside);
+            extrema.iat_max = larger(extrema.iat_max, packet.iat & !outside);
         }
         extrema
     }
