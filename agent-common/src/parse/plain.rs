@@ -2,6 +2,13 @@
 //!
 //! It finds nothing that [`super::walk`] would not find, and leaves to that whatever it is not sure of.
 
+use network_types::{
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+    udp::UdpHdr,
+};
+
 use super::{
     Fragment, Frame, Headers, Link, Measures, Place,
     link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, vlan_id},
@@ -14,11 +21,12 @@ use crate::{
     segments::Segments,
 };
 
-/// Bytes of an IPv4 header without options.
-const V4_HEADER: u32 = 20;
-const V6_HEADER: u32 = 40;
-const TCP_HEADER: u32 = 20;
-const UDP_HEADER: u32 = 8;
+/// Bytes of each header, without options.
+const LINK_HEADER: u32 = EthHdr::LEN as u32;
+const V4_HEADER: u32 = Ipv4Hdr::LEN as u32;
+const V6_HEADER: u32 = Ipv6Hdr::LEN as u32;
+const TCP_HEADER: u32 = TcpHdr::LEN as u32;
+const UDP_HEADER: u32 = UdpHdr::LEN as u32;
 
 /// A packet of IPv4, of 40 bytes at least.
 #[inline(always)]
@@ -92,9 +100,9 @@ fn behind<S: Source + ?Sized>(
 ) -> Option<(u32, [u64; 5])> {
     match frame.link {
         Link::Ethernet => {
-            // The type is the last two of its 14 bytes.
-            let [link, words @ ..]: [u64; 6] = source.near(6)?;
-            (u64::from_be(link) as u16 == ether_type).then_some((14, words))
+            // The type is the last two of its bytes.
+            let [link, words @ ..]: [u64; 6] = source.near(LINK_HEADER - 8)?;
+            (u64::from_be(link) as u16 == ether_type).then_some((LINK_HEADER, words))
         }
         Link::Ip => Some((0, source.near(0)?)),
         Link::CookedV1 | Link::CookedV2 | Link::Null => None,
